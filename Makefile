@@ -1,0 +1,188 @@
+# `make` builds libbaton.a, libbaton.so, the tests, the benchmarks and the examples into build/.
+#
+#   make test        install what is missing, build, run every test; TESTS="chan timer" picks some
+#   make asan, tsan  unit and stress tests under sanitizers, in build/asan and build/tsan
+#   make soak        the stress tests at length
+#   make model       the model checker's full run
+#   make bench       the benchmarks and the peers they are compared with
+#   make check       format, lint, layering, headers, and a clean build by clang++
+#   make demo        the tour
+#   make install     DESTDIR= PREFIX=/usr/local
+#   make format      rewrites the sources the way `make check` wants them
+#
+# BUILD=dir builds somewhere else, SAN=thread with a sanitizer, V=1 shows the commands.
+
+VERSION := 0.1.0
+SONAME  := libbaton.so.0
+BUILD   ?= build
+PREFIX  ?= /usr/local
+ARCH    := $(shell uname -m)
+# Debian keeps bpftool in /usr/sbin.
+export PATH := $(PATH):/usr/sbin
+
+# A -j given by the user wins over this one. Goals named together run in the order given, since
+# two of them may build the same files.
+ifeq ($(MAKELEVEL),0)
+MAKEFLAGS += -j$(shell nproc) --no-print-directory
+endif
+ifneq ($(filter-out 0 1,$(words $(MAKECMDGOALS))),)
+.NOTPARALLEL:
+endif
+
+# Sanitizers make gcc warn where nothing is wrong, so only the plain build insists. Hidden
+# visibility: only what a public header declares is the library's interface. TLS is initial-exec
+# because the general model may allocate on first use, which a signal handler cannot afford.
+OPT      ?= -O2 -g
+WARN     := -Wall -Wextra -Wpedantic $(if $(SAN),-Wno-tsan,-Werror)
+SANFLAGS := $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer)
+INCLUDES  = -Iinclude -Isrc -Ibpf -I$(BUILD)/gen
+FLAGS     = -std=c++20 $(OPT) $(WARN) -pthread $(SANFLAGS) $(INCLUDES) $(CPPFLAGS) $(CXXFLAGS)
+LIBFLAGS := -fPIC -fvisibility=hidden -ftls-model=initial-exec
+LDLIBS   += -lbpf -lelf -lz
+BPFFLAGS := -O2 -g -Wall -Werror -mcpu=v3 -target bpf -D__TARGET_ARCH_x86 -Ibpf \
+            -idirafter /usr/include/$(ARCH)-linux-gnu
+
+objects = $(patsubst %,$(BUILD)/obj/%.o,$(basename $(sort $(wildcard $1))))
+has     = $(strip $(foreach word,$(TESTS),$(findstring $(word),$1)))
+picked  = $(if $(TESTS),$(foreach file,$1,$(if $(call has,$(file)),$(file))),$1)
+quiet   = $(if $(V),,@printf '  %-5s %s\n' $1 $@;)
+
+LIB_OBJ   := $(call objects,src/*/*.cpp src/arch/$(ARCH)/*.cpp src/arch/$(ARCH)/*.S)
+TEST_OBJ  := $(call picked,$(call objects,tests/unit/*.cpp tests/stress/*.cpp))
+BENCH_OBJ := $(call objects,tests/bench/*.cpp)
+EX_OBJ    := $(call objects,tools/examples/*.cpp)
+TEST_AID  := $(call objects,tests/support/*.cpp)
+BENCH_AID := $(call objects,tests/bench/support/*.cpp)
+SKELETONS := $(patsubst bpf/%.bpf.c,$(BUILD)/gen/%.skel.h,$(sort $(wildcard bpf/*.bpf.c)))
+ALL_OBJ   := $(LIB_OBJ) $(TEST_OBJ) $(BENCH_OBJ) $(EX_OBJ) $(TEST_AID) $(BENCH_AID)
+
+LIB       := $(BUILD)/libbaton.a
+TEST_BIN  := $(TEST_OBJ:$(BUILD)/obj/%.o=$(BUILD)/%)
+BENCH_BIN := $(BENCH_OBJ:$(BUILD)/obj/tests/%.o=$(BUILD)/%)
+EX_BIN    := $(EX_OBJ:$(BUILD)/obj/tools/%.o=$(BUILD)/%)
+
+.PHONY: all libs tests benches demo test bench check asan tsan model soak install clean format
+.DELETE_ON_ERROR:
+
+all: libs tests benches $(EX_BIN)
+libs: $(LIB) $(BUILD)/libbaton.so
+tests: $(TEST_BIN)
+benches: $(BENCH_BIN)
+all libs tests benches:; @:
+
+# --- compile and link ---
+
+$(LIB): $(LIB_OBJ)
+	$(call quiet,AR)rm -f $@ && $(AR) rcs $@ $^
+
+$(BUILD)/libbaton.so: $(LIB_OBJ)
+	$(call quiet,LD)$(CXX) -shared $(LDFLAGS) -Wl,-soname,$(SONAME),-z,defs -o $@ $^ $(LDLIBS)
+	@ln -sf libbaton.so $(BUILD)/$(SONAME)
+
+$(TEST_BIN): $(BUILD)/%: $(BUILD)/obj/%.o $(TEST_AID) $(LIB)
+$(BENCH_BIN): $(BUILD)/%: $(BUILD)/obj/tests/%.o $(BENCH_AID) $(LIB)
+$(EX_BIN): $(BUILD)/%: $(BUILD)/obj/tools/%.o $(LIB)
+$(EX_BIN): LDLIBS += -Wl,--as-needed -lhttp_parser
+$(TEST_BIN) $(BENCH_BIN) $(EX_BIN):
+	@mkdir -p $(@D)
+	$(call quiet,LD)$(CXX) -pthread $(SANFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+# The .d files name the skeletons a source includes, but only once it has been compiled: order-only
+# for the first time. Examples see the public headers alone, as their readers will.
+$(LIB_OBJ): FLAGS += $(LIBFLAGS)
+$(TEST_OBJ) $(TEST_AID): INCLUDES += -Itests
+$(EX_OBJ): INCLUDES = -Iinclude
+$(ALL_OBJ): Makefile | $(SKELETONS) $(BUILD)/.packages
+
+$(BUILD)/obj/%.o: %.cpp
+	@mkdir -p $(@D)
+	$(call quiet,CXX)$(CXX) $(FLAGS) -MMD -MP -c -o $@ $<
+
+$(BUILD)/obj/%.o: %.S
+	@mkdir -p $(@D)
+	$(call quiet,AS)$(CXX) -g $(INCLUDES) $(CPPFLAGS) -MMD -MP -c -o $@ $<
+
+# --- the probe: BPF object without DWARF (its BTF stays), then the header that embeds it ---
+
+$(BUILD)/bpf/%.bpf.o: bpf/%.bpf.c Makefile | $(BUILD)/.packages
+	@mkdir -p $(@D)
+	$(call quiet,BPF)clang $(BPFFLAGS) -MMD -MP -c -o $@ $< && llvm-strip -g $@
+
+$(BUILD)/gen/%.skel.h: $(BUILD)/bpf/%.bpf.o
+	@mkdir -p $(@D)
+	$(call quiet,SKEL)bpftool gen skeleton $< > $@
+
+.SECONDARY: $(SKELETONS:$(BUILD)/gen/%.skel.h=$(BUILD)/bpf/%.bpf.o)
+-include $(ALL_OBJ:.o=.d) $(SKELETONS:$(BUILD)/gen/%.skel.h=$(BUILD)/bpf/%.bpf.d)
+
+# --- packages ---
+
+# Asked once per build directory, before the first compilation would fail less clearly.
+missing = $(shell tools/deps.sh --missing build)
+$(BUILD)/.packages: tools/deps.sh
+	$(if $(missing),$(error missing packages; as root: apt-get install $(missing)))
+	@mkdir -p $(@D) && touch $@
+
+DEPS := $(addprefix deps-,build test bench demo check)
+.PHONY: $(DEPS)
+$(DEPS): deps-%:
+	@tools/deps.sh $*
+
+# --- what people type ---
+
+test: deps-test
+	@$(MAKE) all
+	@BUILD=$(BUILD) tools/run-tests.sh
+
+asan tsan: deps-test
+	@$(MAKE) BUILD=$(BUILD)/$@ SAN=$(if $(filter asan,$@),address$(comma)undefined,thread) tests
+	@BUILD=$(BUILD)/$@ TIMEOUT=$${TIMEOUT:-600} tools/run-tests.sh unit stress
+comma := ,
+
+soak: deps-test
+	@$(MAKE) tests
+	@SOAK=1 BUILD=$(BUILD) TIMEOUT=$${TIMEOUT:-3600} tools/run-tests.sh stress
+
+model: deps-test
+	@bash tests/model/check.sh
+
+bench: deps-bench
+	@$(MAKE) libs benches
+	@$(if $(PEERS),$(MAKE) -C tests/bench/peers BUILD=$(abspath $(BUILD))/peers)
+PEERS := $(wildcard tests/bench/peers/Makefile)
+
+check: deps-check
+	@$(MAKE) all
+	@$(MAKE) BUILD=$(BUILD)/clang CXX=clang++ all
+	@BUILD=$(BUILD) FLAGS="$(FLAGS)" tools/check/run.sh
+
+demo: deps-demo
+	@$(MAKE) all
+	@BUILD=$(BUILD) bash tools/demo.sh
+
+define PKGCONFIG
+prefix=$(PREFIX)
+Name: baton
+Description: goroutines for C++20 whose processor is passed on when the kernel blocks their thread
+Version: $(VERSION)
+Cflags: -I$${prefix}/include -pthread
+Libs: -L$${prefix}/lib -lbaton -pthread
+Libs.private: $(LDLIBS)
+endef
+export PKGCONFIG
+
+install: libs
+	install -d $(DESTDIR)$(PREFIX)/include/baton $(DESTDIR)$(PREFIX)/lib/pkgconfig
+	install -m 644 include/baton/*.hpp $(DESTDIR)$(PREFIX)/include/baton
+	install -m 644 $(LIB) $(DESTDIR)$(PREFIX)/lib
+	install -m 755 $(BUILD)/libbaton.so $(DESTDIR)$(PREFIX)/lib/libbaton.so.$(VERSION)
+	ln -sf libbaton.so.$(VERSION) $(DESTDIR)$(PREFIX)/lib/$(SONAME)
+	ln -sf $(SONAME) $(DESTDIR)$(PREFIX)/lib/libbaton.so
+	echo "$$PKGCONFIG" > $(DESTDIR)$(PREFIX)/lib/pkgconfig/baton.pc
+	$(if $(DESTDIR),,ldconfig)
+
+clean:
+	rm -rf $(BUILD)
+
+format:
+	@tools/check/format.sh --fix

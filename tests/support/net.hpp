@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What the tests of the network share. No CAPTURE and no INFO where a goroutine may park: doctest
+// keeps those in thread_locals.
+#pragma once
+
+#include <doctest/doctest.h>
+
+#include <cstddef>
+#include <span>
+#include <string>
+#include <system_error>
+
+#include <dirent.h>
+#include <unistd.h>
+
+#include "baton/baton.hpp"
+
+namespace net_test {
+
+using baton::Conn;
+using baton::Listener;
+
+inline int open_descriptors() {
+    int n = 0;
+    DIR* dir = ::opendir("/proc/self/fd");
+    while (::readdir(dir)) n++;
+    ::closedir(dir);
+    return n;
+}
+
+/// Runs `f` as a goroutine, over several numbers of processors, and proves that it leaves no
+/// descriptor behind.
+template <class F>
+void on_goroutine(F f) {
+    for (int procs : {1, 2, 4}) {
+        CAPTURE(procs);
+        baton::run([procs] { baton::set_max_procs(procs); });
+        const int before = open_descriptors();
+        baton::run(f);
+        // A goroutine's own objects go a moment after whoever waited for it has been told.
+        for (int i = 0; i < 1000 && open_descriptors() != before; i++) ::usleep(1000);
+        CHECK(open_descriptors() == before);
+    }
+}
+
+struct Pair {
+    Conn client;
+    Conn server;
+};
+
+inline Pair connect_pair(Listener& listener) {
+    Pair pair;
+    baton::WaitGroup wg;
+    const std::string network = listener.port() != 0 ? "tcp" : "unix";
+    wg.go([&] { pair.client = Conn::dial(network, listener.address()); });
+    pair.server = listener.accept();
+    wg.wait();
+    return pair;
+}
+
+inline Pair tcp_pair() {
+    Listener listener = Listener::listen("tcp", "127.0.0.1:0");
+    return connect_pair(listener);
+}
+
+inline bool read_all(Conn& conn, char* p, std::size_t n) {
+    while (n > 0) {
+        const std::size_t got = conn.read(p, n);
+        if (got == 0) return false;
+        p += got;
+        n -= got;
+    }
+    return true;
+}
+
+inline std::error_code read_error(Conn& conn) {
+    std::error_code ec;
+    char buf[64];
+    conn.read(std::as_writable_bytes(std::span(buf)), ec);
+    return ec;
+}
+
+} // namespace net_test

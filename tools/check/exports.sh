@@ -1,0 +1,14 @@
+#!/bin/bash
+# Does libbaton.so export what the public headers promise? The examples use nothing but those, so
+# each has to link with it. And it exports nothing that is not ours.
+set -u
+cd "$(dirname "$0")/../.." || exit 1
+status=0
+for object in "$BUILD"/obj/tools/examples/*.o; do
+    [[ -f $object ]] || continue
+    g++ -o /dev/null "$object" -L"$BUILD" -lbaton -lhttp_parser -pthread || status=1
+done
+foreign=$(nm -DC --defined-only "$BUILD/libbaton.so" | cut -d' ' -f3- |
+    grep -vE 'baton|^std::|operator (new|delete)' | head)
+[[ -z $foreign ]] || { echo "not ours, yet exported: $foreign" && status=1; }
+exit $status

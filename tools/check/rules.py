@@ -1,0 +1,75 @@
+#!/usr/bin/env python3
+"""The rules of the house that a line-by-line reading can check. Each is one function that yields
+(line number, finding); the docstring is the rule."""
+import pathlib
+import re
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+ORDER = re.compile(r"memory_order|\bk(Relaxed|Acquire|Release|AcqRel|SeqCst)\b|__ATOMIC_[A-Z]")
+COMMENT = re.compile(r"//|/\*|^\s*\*")
+UNORDERED = re.compile(r"\.(load|test_and_set)\(\)")
+LATER = re.compile(r"\b(" + "TO" + "DO|FIX" + "ME|XX" + r"X)\b")
+SOURCES = {".cpp", ".hpp", ".c", ".h", ".S", ".sh", ".py"}
+ASK, REJECT = 500, 800
+
+
+def orders(path, lines):
+    """A memory order has its reason beside it or within the 4 lines above."""
+    if path.parts[0] not in ("src", "include"):
+        return
+    for i, line in enumerate(lines):
+        used = ORDER.search(line.split("//")[0])
+        if used and not any(COMMENT.search(near) for near in lines[max(0, i - 4):i + 1]):
+            yield i + 1, "memory order without a reason"
+        if UNORDERED.search(line):
+            yield i + 1, "atomic access without a memory order"
+
+
+def size(_path, lines):
+    """Above 500 lines we ask whether it is one file, above 800 it is not."""
+    if len(lines) > REJECT:
+        yield len(lines), f"more than {REJECT} lines"
+    elif len(lines) > ASK:
+        print(f"note: {_path} has {len(lines)} lines; is it still one file?")
+
+
+def width(_path, lines):
+    """100 columns, a tab being 8."""
+    for i, line in enumerate(lines):
+        if len(line.expandtabs(8)) > 100:
+            yield i + 1, "wider than 100 columns"
+
+
+def later(_path, lines):
+    """What is to be done is done, or is in the README's list of limits."""
+    for i, line in enumerate(lines):
+        if LATER.search(line):
+            yield i + 1, "a note to do it later"
+
+
+def public(path, lines):
+    """A public header opens its namespace visibly, or libbaton.so would not export it."""
+    if path.parts[0] != "include":
+        return
+    for i, line in enumerate(lines):
+        if re.match(r"(inline )?namespace baton\b", line):
+            yield i + 1, 'write: namespace [[gnu::visibility("default")]] baton {'
+
+
+def main():
+    files = [ROOT / "Makefile"]
+    for top in ("src", "include", "bpf", "tests", "tools"):
+        files += sorted(file for file in (ROOT / top).rglob("*") if file.suffix in SOURCES)
+    bad = False
+    for file in files:
+        path = file.relative_to(ROOT)
+        lines = file.read_text().splitlines()
+        for rule in (orders, size, width, later, public):
+            for number, finding in rule(path, lines):
+                print(f"{path}:{number}: {finding}")
+                bad = True
+    return bad
+
+
+sys.exit(main())
