@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The CPUs we may run on, how many of them we are given, and how many Ps follow from that.
+//
+// Threads: any thread. All of it reads files or asks the kernel: for start-up and sysmon's
+// slow rounds.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace baton::kernel {
+
+/// CPUs in the calling thread's affinity mask, ascending. Empty only if the kernel will not say.
+[[nodiscard]] std::vector<int> allowed_cpus();
+
+/// One more than the highest CPU number this machine can ever have: the size of a per-CPU table.
+[[nodiscard]] int possible_cpus();
+
+/// The same, from the text of /sys/devices/system/cpu/possible ("0-3,8"); 0 if it is not that.
+[[nodiscard]] int possible_cpus_in(const std::string& text) noexcept;
+
+/// Pins the calling thread. 0 or -errno.
+[[nodiscard]] int pin_thread(int cpu) noexcept;
+
+/// Lets the calling thread run on these CPUs. 0 or -errno.
+[[nodiscard]] int set_affinity(const std::vector<int>& cpus) noexcept;
+
+/// CPU bandwidth in CPUs, the least of what the cgroups from ours to the root allow, in either
+/// version's hierarchy (both can be mounted); infinity when nothing limits us.
+[[nodiscard]] double cgroup_cpu_quota();
+
+/// The same with every path taken below `root`: root + "/proc/self/cgroup" and so on.
+[[nodiscard]] double cgroup_cpu_quota_under(const std::string& root);
+
+/// How many Ps that makes: as many as allowed CPUs, or as the quota rounded up when that is
+/// fewer, but a quota never makes it less than 2: with one P a collector, a timer or a netpoll
+/// pass has nothing to run beside (the reference runtime's rule). At least 1.
+[[nodiscard]] int procs_for(int allowed, double quota) noexcept;
+
+/// procs_for, of this process.
+[[nodiscard]] int default_procs();
+
+} // namespace baton::kernel

@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// How the kernel's scheduler sees the calling thread.
+//
+// Threads: each for itself.
+#pragma once
+
+namespace baton::kernel {
+
+/// SCHED_IDLE: this thread runs only when nothing else of its scheduling group wants the CPU.
+/// Anyone may; the way back needs CAP_SYS_NICE or RLIMIT_NICE, so it is for threads that stay
+/// there for life. 0 or -errno.
+[[nodiscard]] int become_sched_idle() noexcept;
+
+/// How much later than asked the kernel may end this thread's timed waits; 50,000 ns unless set.
+/// At least 1: 0 would mean the default. 0 or -errno.
+[[nodiscard]] int set_timer_slack(long ns) noexcept;
+
+/// What ps, top and gdb call this thread; cut after 15 bytes. 0 or -errno.
+int set_thread_name(const char* name) noexcept;
+
+} // namespace baton::kernel
