@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Starting the runtime, its number of processors, and calls that block in the kernel.
+#pragma once
+
+#include <concepts>
+#include <exception>
+#include <functional>
+#include <optional>
+#include <type_traits>
+#include <utility>
+
+#include "baton/go.hpp"
+
+namespace [[gnu::visibility("default")]] baton {
+
+namespace detail {
+/// A one-shot event on which a plain thread can wait for a goroutine.
+class Done {
+public:
+    void set() noexcept;
+    void wait() noexcept;
+
+private:
+    unsigned word_ = 0;
+};
+void check_run_allowed();
+/// The thread that left its processor, for exitsyscall; null on a plain thread, or inside another
+/// bracket.
+void* entersyscall() noexcept;
+void exitsyscall(void* entered) noexcept;
+} // namespace detail
+
+/// Runs `f` as a goroutine and waits for it; returns what it returns and rethrows what it throws.
+/// Starts the runtime if need be. Other goroutines go on running after it returns, until the
+/// process ends.
+///
+/// Called from a plain thread (main, usually); from a goroutine it is an error and throws
+/// std::logic_error. Throws std::system_error when no thread or no stack can be had.
+template <std::invocable F>
+auto run(F&& f) -> std::invoke_result_t<F&> {
+    using R = std::invoke_result_t<F&>;
+    detail::check_run_allowed();
+    detail::Done done;
+    std::exception_ptr error;
+    if constexpr (std::is_void_v<R>) {
+        go([&] {
+            try {
+                std::invoke(f);
+            } catch (...) {
+                error = std::current_exception();
+            }
+            done.set();
+        });
+        done.wait();
+        if (error) std::rethrow_exception(error);
+    } else {
+        std::optional<R> result;
+        go([&] {
+            try {
+                result.emplace(std::invoke(f));
+            } catch (...) {
+                error = std::current_exception();
+            }
+            done.set();
+        });
+        done.wait();
+        if (error) std::rethrow_exception(error);
+        return std::move(*result);
+    }
+}
+
+/// Runs `f`, which may block in the kernel, as an announced blocking call: when it blocks, the
+/// processor passes to another thread at once. Costs a few nanoseconds when it does not block.
+/// Returns what `f` returns; errno is left as `f` left it.
+///
+/// `f` runs on the goroutine's own stack and thread. Inside it the goroutine has no processor:
+/// baton::go works there, but a call that would park (yield, sleep, channels, locks) ends the
+/// process with a message. On a plain thread this just calls `f`.
+template <std::invocable F>
+auto blocking(F&& f) -> std::invoke_result_t<F> {
+    struct Bracket {
+        void* entered = detail::entersyscall();
+        ~Bracket() {
+            if (entered) detail::exitsyscall(entered);
+        }
+    } bracket;
+    return std::invoke(std::forward<F>(f));
+}
+
+/// The number of processors: how many goroutines run at once. The default is the number of CPUs
+/// this process may run on, bounded by its cgroup's quota; BATON_MAXPROCS overrides it.
+[[nodiscard]] int max_procs() noexcept;
+
+/// Sets the number of processors, 1 to 1024, and returns the former one. Stops the world for the
+/// time it takes. Throws std::invalid_argument for a number out of range. Callable from any
+/// goroutine, or from a plain thread before the runtime starts.
+int set_max_procs(int n);
+
+} // namespace baton
