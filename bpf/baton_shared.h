@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0 OR BSD-2-Clause
+ *
+ * The records: what the runtime, the probe and bpftool share. One mmapable array map each for Ms,
+ * Ps and the scheduler; without BPF the same structs lie in plain memory. Slot 0 of m and p stays
+ * unused, so that 0 means "none" everywhere. The enums are what `bpftool map dump` prints.
+ */
+#pragma once
+
+#ifdef __cplusplus
+#include <cstdint>
+namespace baton::shared {
+using u16 = std::uint16_t;
+using u32 = std::uint32_t;
+using s32 = std::int32_t;
+using u64 = std::uint64_t;
+#else
+typedef __u16 u16;
+typedef __u32 u32;
+typedef __s32 s32;
+typedef __u64 u64;
+#endif
+
+/* kMaxM and kMaxP of the C++ side. Slots are 64 bytes, so both maps together take 1.1 MiB. */
+#define BATON_MAX_M 16384
+#define BATON_MAX_P 1025
+#define BATON_MAX_CPU 1024
+
+/* A view kept for people; nothing is ever decided on it but "is this thread an understudy". */
+enum m_state {
+	M_DEAD,
+	M_IDLE,
+	M_SPINNING,
+	M_RUNNING,
+	M_SYSCALL,
+	M_BLOCKED,
+	M_UNDERSTUDY,
+	M_SYSMON
+};
+
+/* The ownership state of a P; the table of legal moves is in src/assist/ownership.hpp. A fixed type
+ * is new in C, but clang has it, and it alone keeps the names where the field has two bytes. */
+enum p_state : u16 { P_IDLE, P_RUN, P_SYSCALL, P_BLOCKED, P_GCSTOP, P_DEAD };
+
+struct m_rec {
+	u32 tid;
+	enum m_state state; /* M_BLOCKED is written by the probe, the rest by the M */
+	u32 p;          /* slot of the P it holds or held when it entered its syscall, 0 = none */
+	u32 cpu;        /* CPU where the kernel last blocked it */
+	u64 goid;       /* the goroutine on it, 0 = none */
+	u64 blocked_ns; /* CLOCK_MONOTONIC of the last block; written by the probe */
+	u64 blocks;     /* how often the kernel blocked it with a P; written by the probe */
+	s32 sysno;      /* system call of the last block; written by the probe */
+	u32 pad[3];
+} __attribute__((aligned(64)));
+
+/* One word decides who owns a P: see src/assist/ownership.hpp. BPF and bpftool see its fields. */
+struct p_rec {
+#ifdef __cplusplus
+	u64 word;
+#else
+	struct p_word {
+		u16 owner; /* M slot, 0 = none */
+		u16 taker; /* M slot of who is taking it from another CPU, 0 = none */
+		u16 cpu;   /* where its M entered the syscall */
+		enum p_state state;
+	} word;
+#endif
+	u32 runq;        /* length of its run queue when its M entered the syscall */
+	u32 syscalltick; /* one up at each entersyscall */
+	u64 blocked_ns;  /* when the kernel blocked its M; 0 once the handoff is accounted */
+	u64 blocks;      /* how often that was */
+	u64 handoffs;    /* how often it passed to another M */
+	u32 pad[6];
+} __attribute__((aligned(64)));
+
+/* One slot: the counters the probe reads to tell whether anybody needs the P of a blocked M. */
+struct sched_rec {
+	u32 runqsize;   /* global run queue */
+	u32 npidle;     /* idle Ps */
+	u32 nmspinning; /* Ms looking for work */
+	s32 nblocked;   /* Ps in P_BLOCKED; raised by the probe, lowered by who takes or resumes */
+	u32 standby;    /* an M waits on the ring buffer: wakes are of use */
+	u32 wakes;      /* ring buffer wakes the probe sent */
+	u32 unpolled;   /* no M waits for the network and timers */
+	u32 pad[9];
+} __attribute__((aligned(64)));
+
+/* What the ring buffer carries: a P that needs an M at once. */
+struct wake_event {
+	u32 p;
+	u32 m;
+};
+
+#ifdef __cplusplus
+static_assert(sizeof(m_rec) == 64 && sizeof(p_rec) == 64 && sizeof(sched_rec) == 64);
+} // namespace baton::shared
+#else
+_Static_assert(sizeof(struct m_rec) == 64 && sizeof(struct p_rec) == 64, "one cache line each");
+#endif

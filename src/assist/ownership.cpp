@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "assist/ownership.hpp"
+
+namespace baton::assist {
+
+namespace {
+
+bool cas(p_rec& p, std::uint64_t expect, std::uint64_t desired) {
+    // acq_rel: (A), acquires what the last owner wrote and releases the taker's id with it.
+    // relaxed on failure: nothing is read through a P that was not got.
+    return ref(p).compare_exchange_strong(expect, desired, std::memory_order_acq_rel,
+                                          std::memory_order_relaxed);
+}
+
+// From another CPU than the word's: name ourselves, stop the sequences there, finish.
+bool take_remote(p_rec& p, Word seen, std::uint16_t owner, const Actor& me) {
+    Word claimed = seen;
+    claimed.taker = me.slot;
+    if (!cas(p, seen.pack(), claimed.pack())) return false;
+    // No sequence begun on that CPU before this can still commit; those begun after it see the taker.
+    kernel::membarrier_rseq_cpu(seen.cpu);
+    return cas(p, claimed.pack(), Word{owner, 0, seen.cpu, shared::P_RUN}.pack());
+}
+
+} // namespace
+
+bool take_here(p_rec& p, Word seen, std::uint16_t owner, const Actor& me) {
+    static_assert(legal(shared::P_SYSCALL, shared::P_RUN));
+    static_assert(legal(shared::P_BLOCKED, shared::P_RUN));
+    if (!seen.in_kernel() || seen.taker != 0) return false;
+    const std::uint64_t desired = Word{owner, 0, seen.cpu, shared::P_RUN}.pack();
+    if (!use_rseq) return cas(p, seen.pack(), desired);
+    return arch::rseq_cmp_store(me.rseq, seen.cpu, &p.word, seen.pack(), desired) ==
+           arch::RseqResult::kCommitted;
+}
+
+bool take(p_rec& p, Word seen, std::uint16_t owner, const Actor& me) {
+    if (!seen.in_kernel() || seen.taker != 0) return false;
+    if (!use_rseq || me.cpu() == seen.cpu) return take_here(p, seen, owner, me);
+    return take_remote(p, seen, owner, me);
+}
+
+bool reclaim(p_rec& p, const Actor& me, bool& was_blocked) {
+    // Each turn ends it or means that this thread was preempted, moved, or marked by the probe in
+    // between; the word leaves our hands at most once.
+    for (;;) {
+        const Word w = load(p);
+        if (w.owner != me.slot || w.taker != 0 || !w.in_kernel()) return false;
+        was_blocked = w.state == shared::P_BLOCKED;
+        if (take(p, w, me.slot, me)) return true;
+    }
+}
+
+} // namespace baton::assist

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "assist/understudy.hpp"
+
+#include <immintrin.h>
+#include <pthread.h>
+#include <signal.h>
+
+#include <cstdio>
+#include <vector>
+
+#include "kernel/clock.hpp"
+#include "kernel/cpus.hpp"
+#include "kernel/futex.hpp"
+#include "kernel/sched_class.hpp"
+
+namespace baton::assist {
+
+namespace {
+
+constexpr std::int64_t kLookNs = 5'000;
+constexpr std::int64_t kGapNs = 1'500; // longer between two looks: we had lost the CPU
+
+} // namespace
+
+constinit Understudies understudies;
+
+void Understudies::prepare(std::uint32_t ncpu) {
+    ncpu_ = ncpu;
+    cpus_ = new Cpu[ncpu];
+}
+
+void Understudies::arm(std::uint32_t cpu) noexcept {
+    Cpu& c = cpus_[cpu];
+    // relaxed: see (A); the futex call orders the rest. Counters are for people.
+    if (c.armed.exchange(1, std::memory_order_relaxed) != 0) return;
+    c.arms.fetch_add(1, std::memory_order_relaxed);
+    kernel::futex_wake(&c.armed, 1);
+}
+
+bool Understudies::try_p(std::uint32_t slot, std::uint32_t cpu, const Actor& me) noexcept {
+    const Word w = load(records_.p[slot]);
+    if (w.taker != 0) return false;
+    if (by_probe_) {
+        // An M that migrated inside its call is blocked here though it entered elsewhere.
+        if (w.state != shared::P_BLOCKED) return false;
+        if (w.cpu != cpu && records_.m[w.owner].cpu != cpu) return false;
+    } else if (w.state != shared::P_SYSCALL || w.cpu != cpu) {
+        return false;
+    }
+    return hooks_.dispatch(slot, w, me, cpu);
+}
+
+bool Understudies::look(std::uint32_t cpu, const Actor& me) noexcept {
+    const std::uint32_t n = hooks_.procs->load(std::memory_order_relaxed); // relaxed: grows, shrinks
+    for (std::uint32_t slot = 1; slot <= n; slot++) {
+        if (try_p(slot, cpu, me)) return true;
+    }
+    return false;
+}
+
+void Understudies::run(std::uint32_t cpu) noexcept {
+    const Actor me = hooks_.attach();
+    Cpu& c = cpus_[cpu];
+    for (;;) {
+        std::int64_t start = kernel::nanotime();
+        for (std::int64_t last = start;;) {
+            if (look(cpu, me)) start = kernel::nanotime();
+            const std::int64_t now = kernel::nanotime();
+            if (now - last > kGapNs) start = now; // an M ran meanwhile: its block is news
+            last = now;
+            if (now - start > kLookNs) break;
+            _mm_pause();
+        }
+        c.armed.store(0); // seq_cst: before the words are read again, see (A)
+        if (look(cpu, me)) {
+            c.armed.store(1);
+            continue;
+        }
+        c.dozes.fetch_add(1, std::memory_order_relaxed); // relaxed: for people
+        // relaxed: the futex call looks again in the kernel.
+        while (c.armed.load(std::memory_order_relaxed) == 0) (void)kernel::futex_wait(&c.armed, 0);
+    }
+}
+
+// The thread of one understudy; its start goes to Cpu::start, 0 or an errno.
+void* Understudies::thread_main(void* arg) {
+    auto* c = static_cast<Cpu*>(arg);
+    const auto cpu = static_cast<std::uint32_t>(c - understudies.cpus_);
+    char name[16];
+    std::snprintf(name, sizeof name, "baton/us%u", cpu);
+    kernel::set_thread_name(name);
+    int err = kernel::pin_thread(static_cast<int>(cpu));
+    if (err == 0) err = kernel::become_sched_idle();
+    c->start.store(static_cast<std::uint32_t>(-err));
+    kernel::futex_wake(&c->start, 1);
+    if (err == 0) understudies.run(cpu);
+    return nullptr;
+}
+
+int Understudies::start(const Records& records, const UnderstudyHooks& hooks, bool by_probe) {
+    records_ = records;
+    hooks_ = hooks;
+    by_probe_ = by_probe;
+    sigset_t all, old;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    int rc = 0;
+    for (int cpu : kernel::allowed_cpus()) {
+        if (static_cast<std::uint32_t>(cpu) >= ncpu_) continue;
+        Cpu& c = cpus_[cpu];
+        c.start.store(Cpu::kPending);
+        pthread_attr_t attr;
+        pthread_attr_init(&attr);
+        pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+        pthread_attr_setstacksize(&attr, 128 << 10);
+        pthread_t thread;
+        rc = -pthread_create(&thread, &attr, thread_main, &c);
+        pthread_attr_destroy(&attr);
+        if (rc == 0) {
+            while (c.start.load() == Cpu::kPending)
+                (void)kernel::futex_wait(&c.start, Cpu::kPending);
+            rc = -static_cast<int>(c.start.load());
+        }
+        if (rc != 0) {
+            c.armed.store(1); // nobody there: nobody shall arm it
+            break;
+        }
+    }
+    pthread_sigmask(SIG_SETMASK, &old, nullptr);
+    return rc;
+}
+
+} // namespace baton::assist

@@ -1,0 +1,274 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// findrunnable: where an M gets its next G from, in the reference's order, and how it goes to sleep
+// without missing one.
+//
+// Looking for work ("spinning") and being woken for it are two sides of one protocol; both do their
+// own store first, then a full barrier, then look at what the other stores:
+//
+//     a submitter (goready, newproc, inject)       an M that stops spinning
+//     --------------------------------------      ------------------------
+//     publish the G on a queue                     nmspinning--
+//     full barrier                                 full barrier
+//     nmspinning == 0?  then wake a P              any queue non-empty?  then spin again
+//
+// If both looked too early, each would have seen the other's store: the G cannot be left with all Ms
+// asleep. The same shape once more for needspinning:
+//
+//     a submitter that sees no idle P              an M that goes idle without having spun
+//     ------------------------------              ---------------------------------------
+//     needspinning = true                          put the P on the idle list
+//     full barrier                                 full barrier
+//     an idle P after all?  then wake it           needspinning?  then take a P and spin
+//
+// And an M that finds nothing looks for a blocked P with work before it sleeps (the scan): under
+// saturation most handoffs happen there, for nothing.
+#include <numeric>
+
+#include "kernel/clock.hpp"
+#include "runtime/netpoll.hpp"
+#include "runtime/sched.hpp"
+
+namespace baton::rt {
+
+namespace {
+
+constexpr auto kRelaxed = std::memory_order_relaxed;
+constexpr int kStealPasses = 4;
+
+std::uint32_t procs() {
+    return sched.gomaxprocs.load(kRelaxed); // relaxed: changes only while the world is stopped
+}
+
+void become_spinning(M* m) {
+    m->spinning = true;
+    nmspinning().fetch_add(1);
+    sched.needspinning.store(false);
+    set_state(m, shared::M_SPINNING);
+}
+
+// What others have asked of this P's holder. True: the P is gone and another one is held now.
+bool heed_attention(M* m, P* p) {
+    // relaxed: each request is repeated until it is met, or harmless when late.
+    const std::uint32_t what = p->attention.load(kRelaxed);
+    if (what == 0) return false;
+    if (what & kAttnStop) {
+        gcstopm(m);
+        return true;
+    }
+    p->attention.fetch_and(~what);
+    if (what & kAttnPreempt) {
+        // The slice is over: the pair that shares it through runnext goes behind the others.
+        if (G* next = p->runnext.exchange(nullptr)) runqput(p, next, false);
+        p->schedtick++;
+    }
+    if (what & kAttnStandby) appoint_standby();
+    return false;
+}
+
+G* poll_network(std::int64_t delay) {
+    GList list = netpoll(delay);
+    sched.lastpoll.store(kernel::nanotime());
+    G* gp = list.pop();
+    if (gp) gp->status.store(GStatus::kRunnable, kRelaxed); // relaxed: see G::status
+    injectglist(list);
+    return gp;
+}
+
+// Visits all Ps in a random order, each once: start and stride, the stride coprime to their number.
+template <class Visit>
+bool each_p(M* m, Visit visit) {
+    const std::uint32_t n = procs();
+    const std::uint32_t r = fastrand(m);
+    std::uint32_t stride = r % n + 1;
+    while (std::gcd(stride, n) != 1) stride++;
+    std::uint32_t at = (r >> 16) % n;
+    for (std::uint32_t i = 0; i < n; i++, at = (at + stride) % n) {
+        if (visit(sched.allp[at])) return true;
+    }
+    return false;
+}
+
+// Four passes over the others' queues; the last takes due timers and runnext as well.
+G* steal_work(M* m, bool& new_work) {
+    P* p = m->p;
+    G* found = nullptr;
+    for (int pass = 0; pass < kStealPasses && !found && !new_work; pass++) {
+        const bool last = pass == kStealPasses - 1;
+        each_p(m, [&](P* victim) {
+            if (sched.gcwaiting.load(kRelaxed)) { // relaxed: seen again at the top
+                new_work = true;
+                return true;
+            }
+            if (victim == p) return false;
+            if (last) {
+                const std::int64_t when = victim->timers.next_when.load(kRelaxed); // relaxed: a hint
+                if (when != 0 && when <= kernel::nanotime()) {
+                    victim->timers.run(kernel::nanotime());
+                    if (!runqempty(p)) {
+                        new_work = true;
+                        return true;
+                    }
+                }
+            }
+            found = runqsteal(p, victim, last);
+            return found != nullptr;
+        });
+    }
+    return found;
+}
+
+// When the first timer of any P is due; 0 for none.
+std::int64_t first_timer() {
+    std::int64_t first = 0;
+    const std::uint32_t n = procs();
+    for (std::uint32_t i = 0; i < n; i++) {
+        const std::int64_t when = sched.allp[i]->timers.next_when.load(); // seq_cst: with wake_netpoller
+        if (when != 0 && (first == 0 || when < first)) first = when;
+    }
+    return first;
+}
+
+// An idle P to go on with, if there is one.
+bool take_idle(M* m, bool spin) {
+    P* p;
+    {
+        LockGuard guard(sched.lock);
+        if (sched.gcwaiting.load(kRelaxed)) return false; // relaxed: changes under this lock
+        p = pidleget();
+    }
+    if (!p) return false;
+    assist::hand_over(*p->rec, static_cast<std::uint16_t>(m->slot));
+    acquirep(m, p);
+    if (spin) become_spinning(m);
+    return true;
+}
+
+// The P-less M's last look at all queues before it sleeps. True: it has a P again.
+bool work_after_all(M* m) {
+    bool work = runqsize().load() != 0;
+    const std::uint32_t n = procs();
+    for (std::uint32_t i = 0; i < n && !work; i++) work = !runqempty(sched.allp[i]);
+    return work && take_idle(m, true);
+}
+
+// Waits for the network and the first timer, as the one M that does. True: it has a P, and perhaps
+// *found.
+bool blocking_poll(M* m, std::int64_t until, G** found) {
+    if (sched.lastpoll.exchange(0) == 0) return false; // another one does
+    sched.poll_until.store(until);
+    unpolled().store(0);
+    // A timer set since first_timer was looked at finds lastpoll 0 and breaks the poll; look again for
+    // one set before that.
+    const std::int64_t first = first_timer();
+    if (first != 0 && (until == 0 || first < until)) {
+        until = first;
+        sched.poll_until.store(until);
+    }
+    std::int64_t delay = -1;
+    if (until != 0) delay = std::max<std::int64_t>(until - kernel::nanotime(), 0);
+    set_state(m, shared::M_IDLE);
+    GList list = netpoll(delay);
+    sched.poll_until.store(0);
+    unpolled().store(1);
+    sched.lastpoll.store(kernel::nanotime());
+    if (!take_idle(m, false)) {
+        if (P* p = take_any(m, nullptr)) {
+            acquirep(m, p);
+        } else {
+            injectglist(list);
+            return false;
+        }
+    }
+    *found = list.pop();
+    // relaxed: see G::status
+    if (*found) (*found)->status.store(GStatus::kRunnable, kRelaxed);
+    injectglist(list);
+    return true;
+}
+
+// Gives up the P, having found nothing; sleeps until there is one again. May come back with a G.
+G* give_up_and_wait(M* m) {
+    {
+        LockGuard guard(sched.lock);
+        if (sched.gcwaiting.load(kRelaxed)) return nullptr; // relaxed: changes under this lock
+        if (!sched.runq.empty()) return globrunqget(m->p, 0);
+        if (!m->spinning && sched.needspinning.load()) {
+            become_spinning(m);
+            return nullptr;
+        }
+        pidleput(releasep(m));
+    }
+    const bool was_spinning = m->spinning;
+    if (was_spinning) {
+        m->spinning = false;
+        nmspinning().fetch_sub(1); // seq_cst: the spinner's full barrier, see the head
+        if (work_after_all(m)) return nullptr;
+    } else if (sched.needspinning.load() && take_idle(m, true)) { // seq_cst: the second shape
+        return nullptr;
+    }
+    const std::int64_t until = first_timer();
+    G* found = nullptr;
+    if (until != 0 || netpoll_any_waiters()) {
+        if (blocking_poll(m, until, &found)) return found;
+        // Another M waits already: it must not wait past our timer.
+        const std::int64_t its = sched.poll_until.load();
+        if (until != 0 && (its == 0 || its > until) && sched.lastpoll.load() == 0) netpollbreak();
+    }
+    if (P* p = take_blocked_with_work(m)) {
+        acquirep(m, p);
+        return nullptr;
+    }
+    stopm(m);
+    return nullptr;
+}
+
+} // namespace
+
+G* findrunnable(M* m, bool& inherit) {
+    for (;;) {
+        P* p = m->p;
+        if (heed_attention(m, p)) continue;
+        const std::int64_t when = p->timers.next_when.load(kRelaxed); // relaxed: our own, mostly
+        if (when != 0) {
+            const std::int64_t now = kernel::nanotime();
+            if (now >= when) p->timers.run(now);
+        }
+        inherit = false;
+        // Now and then the global queue first, or two Gs that ready each other would starve it.
+        if (p->schedtick % 61 == 0 && runqsize().load(kRelaxed) != 0) { // relaxed: a hint
+            LockGuard guard(sched.lock);
+            if (G* gp = globrunqget(p, 1)) return gp;
+        }
+        if (G* gp = runqget(p, inherit)) return gp;
+        if (runqsize().load(kRelaxed) != 0) { // relaxed: looked at again before sleeping
+            LockGuard guard(sched.lock);
+            if (G* gp = globrunqget(p, 0)) return gp;
+        }
+        if (netpoll_any_waiters() && sched.lastpoll.load(kRelaxed) != 0) { // relaxed: a hint
+            if (G* gp = poll_network(0)) return gp;
+        }
+        // At most half as many look as work: the rest would only fight.
+        if (m->spinning || 2 * nmspinning().load(kRelaxed) < procs() - npidle().load(kRelaxed)) {
+            if (!m->spinning) become_spinning(m); // relaxed above: a bound, not a promise
+            bool new_work = false;
+            if (G* gp = steal_work(m, new_work)) return gp;
+            if (new_work) continue;
+        }
+        if (G* gp = give_up_and_wait(m)) return gp;
+    }
+}
+
+// A timer was set for `when`: whoever waits for the first one must not wait past it.
+void wake_netpoller(std::int64_t when) {
+    // seq_cst: the timer was published in next_when before; blocking_poll sets lastpoll to 0 and then
+    // reads next_when. One of the two sees the other.
+    if (sched.lastpoll.load() == 0) {
+        const std::int64_t until = sched.poll_until.load();
+        if (until == 0 || until > when) netpollbreak();
+    } else {
+        wakep();
+    }
+}
+
+} // namespace baton::rt

@@ -1,0 +1,237 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Passing Ps on: from blocked Ms to those who need one, and to new work.
+//
+// A P whose M blocked passes on when somebody would use it (wanted). If nobody would, it stays where it
+// is, in P_BLOCKED, and its M finds it again for nothing; but it counts as idle: a submitter of work
+// that finds no idle P looks for a blocked one (nblocked).
+//
+// Who takes blocked Ps, best first: the understudy of the CPU; an M that lost its own P or ran out of
+// work (the scan); the M woken through the ring buffer; wakep; sysmon. All by assist::take.
+#include <poll.h>
+
+#include "kernel/clock.hpp"
+#include "runtime/netpoll.hpp"
+#include "runtime/sched.hpp"
+
+namespace baton::rt {
+
+namespace {
+
+constexpr auto kRelaxed = std::memory_order_relaxed;
+
+std::uint32_t procs() {
+    return sched.gomaxprocs.load(kRelaxed); // relaxed: changes only while the world is stopped
+}
+
+bool has_work(const P* p) {
+    return !runqempty(p) || runqsize().load() != 0;
+}
+
+// Moves a blocked P to m. seen is its word.
+bool take_for(M* m, P* p, assist::Word seen, By by) {
+    const assist::Actor me = actor(m);
+    if (!assist::take(*p->rec, seen, me.slot, me)) return false;
+    note_taken(p, seen, by);
+    return true;
+}
+
+P* take_idle(M* m, P* wanted) {
+    if (npidle().load() == 0) return nullptr; // seq_cst: a second look after queueing a G
+    P* p;
+    {
+        LockGuard guard(sched.lock);
+        if (sched.gcwaiting.load(kRelaxed)) return nullptr; // relaxed: changes under this lock
+        p = pidleget(wanted);
+    }
+    if (p) assist::hand_over(*p->rec, static_cast<std::uint16_t>(m->slot));
+    return p;
+}
+
+// A blocked P; those without work first if `any`, only those with work if not.
+P* take_blocked(M* m, bool any) {
+    if (nblocked().load() <= 0 || sched.gcwaiting.load(kRelaxed)) // relaxed: stop_the_world repeats
+        return nullptr;
+    for (int pass = any ? 0 : 1; pass < 2; pass++) {
+        for (std::uint32_t i = 0; i < procs(); i++) {
+            P* p = sched.allp[i];
+            const assist::Word seen = assist::load(*p->rec);
+            if (seen.state != shared::P_BLOCKED || seen.taker != 0) continue;
+            if (pass == 0 ? !runqempty(p) : !any && !has_work(p)) continue;
+            if (take_for(m, p, seen, By::kScan)) return p;
+        }
+    }
+    return nullptr;
+}
+
+// Finds an M for new work: an idle P goes to it, or a blocked one.
+bool start_spinning_m() {
+    P* p = nullptr;
+    {
+        LockGuard guard(sched.lock);
+        if (!sched.gcwaiting.load(kRelaxed)) p = pidleget(); // relaxed: changes under this lock
+    }
+    if (p) {
+        startm(p, true);
+        return true;
+    }
+    if (nblocked().load() <= 0) return false;
+    M* m = getm_or_null();
+    if (!m) { // a plain thread has no part in the ownership protocol
+        wake_sysmon();
+        return false;
+    }
+    for (std::uint32_t i = 0; i < procs(); i++) {
+        P* q = sched.allp[i];
+        const assist::Word seen = assist::load(*q->rec);
+        if (seen.state != shared::P_BLOCKED || seen.taker != 0) continue;
+        const assist::Actor me = actor(m);
+        if (!assist::take(*q->rec, seen, me.slot, me)) continue;
+        note_taken(q, seen, By::kScan);
+        startm(q, true);
+        return true;
+    }
+    return false;
+}
+
+} // namespace
+
+bool wanted(const P* p) {
+    // The probe asks the same of the records (bpf/handoff.bpf.c). relaxed: whoever is missed here is
+    // seen by wakep, which looks at nblocked after publishing work, or by sysmon.
+    if (!runqempty(p) || runqsize().load(kRelaxed) != 0) return true;
+    if (nmspinning().load(kRelaxed) != 0) return false;
+    return npidle().load(kRelaxed) == 0 || unpolled().load(kRelaxed) != 0;
+}
+
+void note_taken(P* p, assist::Word seen, By by) {
+    if (seen.state == shared::P_BLOCKED) nblocked().fetch_sub(1);
+    p->rec->handoffs++;
+    p->armscore = 16;
+    // relaxed: counters for people.
+    sched.handoffs[static_cast<int>(by)].fetch_add(1, kRelaxed);
+}
+
+void wakep() {
+    std::atomic_thread_fence(std::memory_order_seq_cst); // the submitter's barrier (findrunnable.cpp)
+    if (nmspinning().load(kRelaxed) != 0) return;        // relaxed: after the fence
+    if (npidle().load(kRelaxed) == 0 && nblocked().load(kRelaxed) <= 0) { // relaxed: after the fence
+        if (sched.needspinning.load(kRelaxed)) return; // relaxed: still set, not yet heeded
+        sched.needspinning.store(true);
+        if (npidle().load() == 0) return; // seq_cst: the second shape in findrunnable.cpp
+    }
+    std::uint32_t none = 0;
+    if (!nmspinning().compare_exchange_strong(none, 1)) return;
+    if (!start_spinning_m()) nmspinning().fetch_sub(1);
+}
+
+void handoffp(P* p) {
+    if (has_work(p)) {
+        startm(p, false);
+        return;
+    }
+    std::uint32_t none = 0;
+    if (npidle().load() == 0 && nmspinning().compare_exchange_strong(none, 1)) {
+        startm(p, true);
+        return;
+    }
+    {
+        LockGuard guard(sched.lock);
+        if (sched.runq.empty() && unpolled().load() == 0) {
+            pidleput(p);
+            return;
+        }
+    }
+    startm(p, false);
+}
+
+P* take_any(M* m, P* old) {
+    if (old) {
+        const assist::Word seen = assist::load(*old->rec);
+        // Another M lost its P to us fairly only if the kernel blocked it.
+        if (seen.state == shared::P_BLOCKED && seen.taker == 0 &&
+            !sched.gcwaiting.load(kRelaxed) && // relaxed: stop_the_world takes it from us again
+            take_for(m, old, seen, By::kScan))
+            return old;
+    }
+    if (P* p = take_idle(m, old)) return p;
+    return take_blocked(m, true);
+}
+
+P* take_blocked_with_work(M* m) {
+    return take_blocked(m, false);
+}
+
+bool hand_blocked(P* p, assist::Word seen, const assist::Actor& me, std::uint32_t cpu, By by) {
+    bool spin = false;
+    if (!has_work(p)) {
+        std::uint32_t none = 0;
+        if (!nmspinning().compare_exchange_strong(none, 1)) return false;
+        spin = true;
+    }
+    M* m = mget(cpu);
+    if (!m) {
+        if (spin) nmspinning().fetch_sub(1);
+        sched.need_spare.store(true);
+        wake_sysmon();
+        return false;
+    }
+    // The new owner is named in the one store that takes the P: were the understudy to own it for a
+    // moment, losing the CPU just then would keep the P from everybody.
+    IdleMs& here = sched.idle_ms[cpu];
+    m->spinning = spin;
+    m->nextp.store(p);
+    here.pending.store(m->slot);
+    const bool taken = assist::take(*p->rec, seen, static_cast<std::uint16_t>(m->slot), me);
+    if (taken) {
+        note_taken(p, seen, by);
+        mwake(m);
+    } else {
+        m->nextp.store(nullptr);
+        m->spinning = false;
+        if (spin) nmspinning().fetch_sub(1);
+        mput(m, cpu);
+    }
+    here.pending.store(0);
+    return taken;
+}
+
+bool understudy_dispatch(std::uint32_t p_slot, assist::Word seen, const assist::Actor& me,
+                         std::uint32_t cpu) {
+    P* p = sched.allp[p_slot - 1];
+    if (!p || sched.gcwaiting.load(kRelaxed) || !wanted(p)) return false; // relaxed: stop repeats
+    return hand_blocked(p, seen, me, cpu, By::kUnderstudy);
+}
+
+P* standby_wait(M* m) {
+    struct Ctx {
+        M* m;
+        P* got;
+    } ctx{m, nullptr};
+    auto on_event = [](void* c, const shared::wake_event& ev) {
+        auto* x = static_cast<Ctx*>(c);
+        if (ev.p == 0 || ev.p > procs() || sched.gcwaiting.load(kRelaxed)) return; // relaxed: hint
+        P* p = sched.allp[ev.p - 1];
+        const assist::Word seen = assist::load(*p->rec);
+        if (seen.state != shared::P_BLOCKED || seen.taker != 0 || !wanted(p)) return;
+        if (!x->got) {
+            if (take_for(x->m, p, seen, By::kRingbuf)) x->got = p;
+        } else {
+            (void)hand_blocked(p, seen, actor(x->m), current_cpu(x->m), By::kRingbuf);
+        }
+    };
+    shared::sched_rec* rec = sched.records.sched;
+    std::atomic_ref(rec->standby).store(1);
+    while (!ctx.got) {
+        sched.probe->consume(on_event, &ctx);
+        if (ctx.got) break;
+        pollfd pfd{sched.probe->events_fd(), POLLIN, 0};
+        (void)::poll(&pfd, 1, -1);
+    }
+    std::atomic_ref(rec->standby).store(0);
+    sched.has_standby.store(false);
+    ctx.got->attention.fetch_or(kAttnStandby); // at its next turn it names a successor
+    return ctx.got;
+}
+
+} // namespace baton::rt

@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Starting the runtime: environment, records and probe, Ps, the first Ms, sysmon, understudies.
+//
+// Started once, by the first call that needs it, on whatever thread that is. A wrong environment value
+// costs one line and its default; only a kernel that refuses the first thread or the netpoller is an
+// error, which the caller gets.
+#include <pthread.h>
+#include <signal.h>
+
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <mutex>
+#include <stdexcept>
+#include <string>
+#include <system_error>
+
+#include "baton/run.hpp"
+#include "kernel/clock.hpp"
+#include "kernel/cpus.hpp"
+#include "kernel/features.hpp"
+#include "kernel/futex.hpp"
+#include "kernel/sched_class.hpp"
+#include "runtime/netpoll.hpp"
+#include "runtime/sched.hpp"
+#include "runtime/signals.hpp"
+#include "runtime/stack.hpp"
+
+namespace baton::rt {
+
+constinit Sched sched;
+
+namespace {
+
+std::atomic<bool> is_started{false};
+std::mutex start_lock;
+int initial_procs = 0; // from set_max_procs before the start
+
+const char* env(const char* name) {
+    const char* v = std::getenv(name);
+    return v && *v ? v : nullptr;
+}
+
+// A whole number with an optional k, m or g; -1 if it is none.
+long long parse_number(const char* text) {
+    char* end;
+    errno = 0;
+    const long long n = std::strtoll(text, &end, 10);
+    if (errno != 0 || end == text || n < 0) return -1;
+    int shift = 0;
+    if (*end == 'k' || *end == 'K') shift = 10;
+    if (*end == 'm' || *end == 'M') shift = 20;
+    if (*end == 'g' || *end == 'G') shift = 30;
+    if (shift) end++;
+    return *end == '\0' && n < (1LL << 32) ? n << shift : -1;
+}
+
+int read_procs() {
+    const int machine = std::min(kernel::default_procs(), static_cast<int>(kMaxP));
+    const char* v = env("BATON_MAXPROCS");
+    if (!v) return machine;
+    const long long n = parse_number(v);
+    if (n >= 1 && n <= static_cast<long long>(kMaxP)) return static_cast<int>(n);
+    warn("BATON_MAXPROCS=%s: not a number from 1 to %u; using %d", v, kMaxP, machine);
+    return machine;
+}
+
+std::size_t read_stack() {
+    constexpr std::size_t kDefault = 64 << 10;
+    const char* v = env("BATON_STACK");
+    if (!v) return kDefault;
+    const long long n = parse_number(v);
+    if (n >= static_cast<long long>(kMinStack) && n <= (1LL << 30)) return static_cast<std::size_t>(n);
+    warn("BATON_STACK=%s: not a size from 16k to 1g; using 64k", v);
+    return kDefault;
+}
+
+int read_assist() {
+    const char* v = env("BATON_ASSIST");
+    if (!v) return -1;
+    for (Assist a : {Assist::kProbe, Assist::kUnderstudy, Assist::kSysmon}) {
+        if (std::strcmp(v, to_string(a)) == 0) return static_cast<int>(a);
+    }
+    warn("BATON_ASSIST=%s: not one of probe, understudy, sysmon; using the best there is", v);
+    return -1;
+}
+
+assist::Actor attach_understudy() {
+    return actor(attach_helper(shared::M_UNDERSTUDY));
+}
+
+// Records, in BPF maps if the probe can be had and is wanted.
+void start_records(int forced, std::string& why) {
+    if (forced < 0 || forced == static_cast<int>(Assist::kProbe)) {
+        sched.probe = assist::Probe::load(why).release();
+        if (sched.probe) {
+            sched.records = sched.probe->records();
+            std::string pin_why;
+            if (sched.probe->pin(pin_why) < 0) warn("%s", pin_why.c_str());
+            return;
+        }
+    }
+    sched.records = assist::allocate_records();
+}
+
+void start_understudies(int forced, std::string& why) {
+    if (forced == static_cast<int>(Assist::kSysmon)) {
+        sched.tier = Assist::kSysmon;
+        return;
+    }
+    sched.tier = sched.probe ? Assist::kProbe : Assist::kUnderstudy;
+    const assist::UnderstudyHooks hooks{attach_understudy, understudy_dispatch, &sched.gomaxprocs};
+    const int rc = assist::understudies.start(sched.records, hooks, sched.probe != nullptr);
+    if (rc == 0) return;
+    if (!sched.probe) sched.tier = Assist::kSysmon;
+    if (!why.empty()) why += "; ";
+    why += "no understudy threads (SCHED_IDLE or the thread was refused, error " +
+           std::to_string(-rc) + ")";
+}
+
+void start_sysmon() {
+    auto body = [](void*) -> void* {
+        kernel::set_thread_name("baton/sysmon");
+        (void)kernel::set_timer_slack(1);
+        sysmon(attach_helper(shared::M_SYSMON));
+        return nullptr;
+    };
+    sigset_t all, old;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    pthread_t thread;
+    const int rc = pthread_create(&thread, nullptr, body, nullptr);
+    pthread_sigmask(SIG_SETMASK, &old, nullptr);
+    if (rc != 0)
+        throw std::system_error(rc, std::generic_category(),
+                                "baton: cannot start the runtime's first thread; see ulimit -u and "
+                                "the cgroup's pids.max");
+    pthread_detach(thread);
+}
+
+void start_ps(int procs) {
+    LockGuard guard(sched.lock);
+    procresize(static_cast<std::uint32_t>(procs));
+    for (int i = procs; i-- > 0;) pidleput(sched.allp[i]);
+}
+
+void start() {
+    const Config config = read_config();
+    std::string why;
+    sched.ncpu = static_cast<std::uint32_t>(kernel::possible_cpus());
+    sched.idle_ms = new IdleMs[sched.ncpu];
+    assist::understudies.prepare(sched.ncpu);
+    const kernel::Features& f = kernel::features();
+    assist::use_rseq = f.rseq && f.membarrier_rseq;
+    set_default_stack(config.stack_size);
+    if (const int rc = netpollinit(); rc < 0)
+        throw std::system_error(-rc, std::generic_category(),
+                                "baton: cannot create the netpoller's epoll; see ulimit -n");
+    start_records(config.assist, why);
+    unpolled().store(1);
+    install_handlers();
+    start_ps(initial_procs ? initial_procs : config.procs);
+    start_sysmon();
+    start_understudies(config.assist, why);
+    if (sched.tier != Assist::kProbe || !why.empty()) {
+        const bool asked = config.assist == static_cast<int>(sched.tier);
+        warn("assist tier is %s, not probe: %s", to_string(sched.tier),
+             asked && why.empty() ? "BATON_ASSIST asks for it; unset it for the best there is"
+                                  : why.c_str());
+    }
+}
+
+} // namespace
+
+Config read_config() {
+    static const Config config{read_procs(), read_stack(), read_assist()};
+    return config;
+}
+
+void set_initial_procs(int n) {
+    initial_procs = n;
+}
+
+bool started() noexcept {
+    // acquire: pairs with the release in ensure_started; what start() built is seen.
+    return is_started.load(std::memory_order_acquire);
+}
+
+void ensure_started() {
+    if (started()) return;
+    std::lock_guard guard(start_lock);
+    if (started()) return;
+    start();
+    is_started.store(true, std::memory_order_release); // release: pairs with started()
+}
+
+} // namespace baton::rt
+
+namespace baton::detail {
+
+void check_run_allowed() {
+    if (rt::getm_or_null())
+        throw std::logic_error("baton::run on a goroutine: call the function, or baton::go it");
+}
+
+void Done::set() noexcept {
+    auto& word = reinterpret_cast<std::atomic<std::uint32_t>&>(word_);
+    word.store(1); // seq_cst: then the wake
+    kernel::futex_wake(&word, 1);
+}
+
+void Done::wait() noexcept {
+    auto& word = reinterpret_cast<std::atomic<std::uint32_t>&>(word_);
+    // acquire: pairs with the store in set; what the goroutine wrote is seen.
+    while (word.load(std::memory_order_acquire) == 0) (void)kernel::futex_wait(&word, 0);
+}
+
+} // namespace baton::detail

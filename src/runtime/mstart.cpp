@@ -1,0 +1,292 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Ms: making them, parking them, waking them, letting them go.
+//
+// Idle Ms are kept per CPU where they last ran, in lock-free stacks of slots: an understudy, which
+// must not wait for any lock, takes one last seen on its own CPU. M structs are never freed, so a stale
+// link read by a pop is harmless; the tag in the head makes its CAS fail.
+//
+// A parked M is given a P in this order, by whoever holds the P:
+//     m->nextp = p;  the P's word names m as owner;  m->park++;  futex wake
+// and goes only when both nextp and the word say so. The wake may be repeated by anybody.
+#include <pthread.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <new>
+
+#include "kernel/clock.hpp"
+#include "kernel/cpus.hpp"
+#include "kernel/futex.hpp"
+#include "kernel/sched_class.hpp"
+#include "kernel/syscall.hpp"
+#include "runtime/sched.hpp"
+#include "runtime/signals.hpp"
+#include "runtime/switch.hpp"
+
+extern "C" {
+constinit thread_local void* baton_tls_m = nullptr;
+}
+namespace __cxxabiv1 {
+struct __cxa_eh_globals;
+extern "C" __cxa_eh_globals* __cxa_get_globals() noexcept;
+} // namespace __cxxabiv1
+
+namespace baton::rt {
+
+namespace {
+
+constexpr auto kRelaxed = std::memory_order_relaxed;
+constexpr std::size_t kG0Stack = 256 << 10;
+
+IdleMs& idle_on(std::uint32_t cpu) {
+    return sched.idle_ms[cpu];
+}
+
+M* pop_idle(IdleMs& list) {
+    std::uint64_t head = list.head.load();
+    for (;;) {
+        const auto slot = static_cast<std::uint16_t>(head);
+        if (slot == 0) return nullptr;
+        M* m = sched.allm[slot];
+        // relaxed: if m was popped and pushed meanwhile the tag has changed and the CAS fails.
+        const std::uint64_t next = m->idlelink.load(kRelaxed);
+        if (list.head.compare_exchange_weak(head, ((head >> 16) + 1) << 16 | next)) return m;
+    }
+}
+
+M* allocate_m() {
+    LockGuard guard(sched.mlock);
+    if (const std::uint32_t slot = sched.mfree) {
+        M* m = sched.allm[slot];
+        sched.mfree = m->idlelink.load(kRelaxed); // relaxed: under mlock
+        m->order.store(kOrderNone);
+        return m;
+    }
+    if (sched.mslots == kMaxM) return nullptr;
+    M* m = new (std::nothrow) M{};
+    if (!m) return nullptr;
+    m->self = m;
+    m->slot = ++sched.mslots;
+    m->rec = &sched.records.m[m->slot];
+    m->own_rseq = new (std::nothrow) kernel::RseqArea;
+    sched.allm[m->slot] = m;
+    return m;
+}
+
+void free_m(M* m) {
+    LockGuard guard(sched.mlock);
+    m->idlelink.store(sched.mfree, kRelaxed); // relaxed: under mlock
+    sched.mfree = m->slot;
+}
+
+// What a thread needs before it may act as m.
+void attach(M* m) {
+    baton_tls_m = m;
+    arch::set_gs_self(m);
+    m->rseq = assist::use_rseq ? kernel::rseq_attach(m->own_rseq) : nullptr;
+    if (!m->rseq) m->rseq = &assist::no_rseq;
+    m->eh = reinterpret_cast<EhGlobals*>(__cxxabiv1::__cxa_get_globals());
+    m->rng = (std::uint64_t{m->slot} << 32 | 0x9e3779b9u) ^ kernel::cputicks();
+    m->rec->tid = static_cast<shared::u32>(kernel::raw_syscall(SYS_gettid));
+#if defined(BATON_TSAN)
+    m->fiber = __tsan_get_current_fiber();
+#elif defined(BATON_ASAN)
+    pthread_attr_t attr;
+    pthread_getattr_np(pthread_self(), &attr);
+    void* bottom;
+    pthread_attr_getstack(&attr, &bottom, &m->stack_size);
+    pthread_attr_destroy(&attr);
+    m->stack_bottom = bottom;
+#endif
+    if (sched.probe) {
+        const int rc = sched.probe->register_thread(m->slot);
+        if (rc < 0) warn("probe does not see thread %u (error %d): its blocks wait for sysmon",
+                         m->rec->tid, -rc);
+    }
+}
+
+void mexit(M* m) {
+    set_state(m, shared::M_DEAD);
+    m->rec->tid = 0;
+    remove_signal_stack(m);
+    if (m->rseq == m->own_rseq) kernel::rseq_detach(m->own_rseq);
+    baton_tls_m = nullptr;
+    sched.mcount.fetch_sub(1);
+    free_m(m); // nothing of m is used by this thread after this
+}
+
+// The thread of an M. Returns when it is told to leave.
+void* mstart(void* arg) {
+    auto* m = static_cast<M*>(arg);
+    kernel::set_thread_name("baton/m");
+    attach(m);
+    install_signal_stack(m);
+    (void)kernel::set_timer_slack(1);
+    if (m->nextp.load() == nullptr) {
+        stopm(m);
+    } else {
+        acquirep(m, m->nextp.exchange(nullptr));
+    }
+    schedule(m);
+}
+
+// Sleeps until m is handed a P or told what to do. Null: told.
+P* mpark(M* m) {
+    for (;;) {
+        const std::uint32_t seq = m->park.load();
+        P* p = m->nextp.load();
+        if (p && assist::load(*p->rec).owner == m->slot) {
+            m->nextp.store(nullptr);
+            return p;
+        }
+        if (m->order.load() != kOrderNone) return nullptr;
+        (void)kernel::futex_wait(&m->park, seq);
+    }
+}
+
+} // namespace
+
+std::uint32_t current_cpu_slow() noexcept {
+    unsigned cpu = 0;
+    kernel::raw_syscall(SYS_getcpu, &cpu, nullptr, nullptr);
+    return cpu < sched.ncpu ? cpu : 0;
+}
+
+void mwake(M* m) {
+    m->park.fetch_add(1);
+    kernel::futex_wake(&m->park, 1);
+}
+
+void help_pending(std::uint32_t cpu) {
+    // relaxed: stale is harmless, a wake may be repeated.
+    if (const std::uint32_t slot = idle_on(cpu).pending.load(kRelaxed)) mwake(sched.allm[slot]);
+}
+
+void mput(M* m, std::uint32_t cpu) {
+    IdleMs& list = idle_on(cpu);
+    std::uint64_t head = list.head.load();
+    sched.midle.fetch_add(1);
+    do {
+        // relaxed: published by the CAS.
+        m->idlelink.store(static_cast<std::uint16_t>(head), kRelaxed);
+    } while (!list.head.compare_exchange_weak(head, ((head >> 16) + 1) << 16 | m->slot));
+}
+
+M* mget(std::uint32_t cpu) {
+    M* m = pop_idle(idle_on(cpu));
+    for (std::uint32_t i = 0; i < sched.ncpu && !m; i++) m = pop_idle(sched.idle_ms[i]);
+    if (!m) return nullptr;
+    // The last one: an understudy that comes next would find none, and may not make one itself.
+    if (sched.midle.fetch_sub(1) == 1 && sched.tier != Assist::kSysmon) {
+        sched.need_spare.store(true);
+        wake_sysmon();
+    }
+    return m;
+}
+
+void startm(P* p, bool spinning) {
+    M* self = getm_or_null();
+    M* m = mget(self ? current_cpu(self) : 0);
+    if (!m) {
+        newm(p, spinning);
+        return;
+    }
+    m->spinning = spinning;
+    m->nextp.store(p);
+    assist::hand_over(*p->rec, static_cast<std::uint16_t>(m->slot));
+    mwake(m);
+}
+
+bool newm(P* p, bool spinning) {
+    M* m = allocate_m();
+    int rc = m ? 0 : EAGAIN;
+    if (m) {
+        m->spinning = spinning;
+        m->nextp.store(p);
+        if (p) assist::hand_over(*p->rec, static_cast<std::uint16_t>(m->slot));
+        pthread_attr_t attr;
+        pthread_attr_init(&attr);
+        pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+        pthread_attr_setstacksize(&attr, kG0Stack);
+        const std::uint32_t n = sched.mcount.fetch_add(1) + 1;
+        pthread_t thread;
+        rc = pthread_create(&thread, &attr, mstart, m);
+        pthread_attr_destroy(&attr);
+        if (rc == 0) {
+            if (n > sched.mpeak.load(kRelaxed)) sched.mpeak.store(n, kRelaxed); // relaxed: for people
+            return true;
+        }
+        sched.mcount.fetch_sub(1);
+        m->nextp.store(nullptr);
+        m->spinning = false;
+        free_m(m);
+    }
+    if (spinning) nmspinning().fetch_sub(1);
+    if (p) { // sysmon tries again as long as there is work
+        LockGuard guard(sched.lock);
+        pidleput(p);
+    }
+    static std::atomic<bool> said{false};
+    if (!said.exchange(true))
+        warn("cannot start a thread (%s): see ulimit -u and the cgroup's pids.max; work waits for "
+             "one of the %u there are",
+             rc == EAGAIN ? "EAGAIN" : "ENOMEM", sched.mcount.load());
+    return false;
+}
+
+bool appoint_standby() {
+    if (!sched.probe || sched.has_standby.exchange(true)) return true;
+    M* self = getm_or_null();
+    M* m = mget(self ? current_cpu(self) : 0);
+    if (!m) {
+        sched.has_standby.store(false);
+        return false;
+    }
+    m->order.store(kOrderStandby);
+    mwake(m);
+    return true;
+}
+
+void stopm(M* m) {
+    for (;;) {
+        m->spinning = false;
+        P* p;
+        if (sched.probe && !sched.has_standby.load(kRelaxed) && // relaxed: the exchange decides
+            !sched.has_standby.exchange(true)) {
+            set_state(m, shared::M_IDLE);
+            p = standby_wait(m);
+        } else {
+            set_state(m, shared::M_IDLE);
+            help_pending(current_cpu(m));
+            mput(m, current_cpu(m));
+            p = mpark(m);
+        }
+        if (p) {
+            acquirep(m, p);
+            return;
+        }
+        const std::uint32_t order = m->order.exchange(kOrderNone);
+        if (order == kOrderExit) {
+            mexit(m);
+            pthread_exit(nullptr);
+        }
+        if (order == kOrderStandby) {
+            p = standby_wait(m);
+            acquirep(m, p);
+            return;
+        }
+    }
+}
+
+M* attach_helper(shared::m_state role) {
+    M* m = allocate_m();
+    if (!m) fatal("no slot for a helper thread: more than %u threads", kMaxM);
+    attach(m);
+    set_state(m, role);
+    return m;
+}
+
+} // namespace baton::rt

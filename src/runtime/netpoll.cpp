@@ -1,0 +1,483 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The epoll and the poll descriptors. rg and wg of a descriptor, one word for each direction, say:
+//
+//   nil       no notification, nobody waits
+//   ready     a notification that nobody has consumed; the next wait takes it and does not park
+//   wait      a G is about to park: it commits by putting its own address in, or a notification or
+//             an eviction comes first and it does not park
+//   a G       parked; whoever changes the word to ready or nil readies it
+//
+// Locks: PollDesc::lock guards the deadlines and `closing`; waiting and notifying go without. No G
+// is readied under it.
+//
+// Ordering: a waiter must not miss a deadline or an eviction (seq_cst, both sides):
+//
+//     waiter                                        evict, deadline, set_deadline
+//     (A) word = wait                               (B) info |= closing or expired
+//     (A) reads info: set?  then it does not park   (B) reads the word: nil?  then nobody waits
+//
+// With less, both could read the old values from before the other's store: the G parks for ever.
+// And what netpoll knew when it noted an event (PollDesc::hangup) is seen by who consumes the note:
+// release in netpollunblock, acquire in netpollblock and poll_reset.
+//
+// Rejected: level-triggered with re-arming, a system call more for each wait. One epoll per P: a G
+// that moves would leave its descriptors behind, and idle Ps would have to be polled for.
+#include "runtime/netpoll.hpp"
+
+#include <cerrno>
+#include <ctime>
+#include <new>
+
+#include <poll.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+
+#include "kernel/clock.hpp"
+#include "kernel/features.hpp"
+#include "kernel/syscall.hpp"
+
+namespace baton::rt {
+
+namespace {
+
+using kernel::raw_syscall;
+
+constexpr auto kSeqCst = std::memory_order_seq_cst;  // where the head of this file says so
+constexpr auto kRelaxed = std::memory_order_relaxed; // each use says why
+
+constexpr std::uintptr_t kPdNil = 0;
+constexpr std::uintptr_t kPdReady = 1;
+constexpr std::uintptr_t kPdWait = 2; // above that: a G
+
+enum Info : std::uint32_t { kClosing = 1, kReadExpired = 2, kWriteExpired = 4 };
+
+constexpr int kEventsMax = 128;
+// A tag is {address of the PollDesc:42 without its 6 zero bits, fdseq:22}.
+constexpr unsigned kSeqBits = 22;
+constexpr std::uint64_t kSeqMask = (1ULL << kSeqBits) - 1;
+constexpr std::uint64_t kBreakTag = 0;
+constexpr std::size_t kDescsPerBlock = 32;
+// EPOLLPRI only ever comes with urgent data, after which a short read says nothing: see netfd.cpp.
+constexpr std::uint32_t kInterest = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET;
+constexpr std::uint32_t kHangup = EPOLLRDHUP | EPOLLHUP | EPOLLERR | EPOLLPRI;
+
+} // namespace
+
+// 64 bytes of alignment leave room for the sequence number in an event's tag.
+struct alignas(64) PollDesc {
+    std::atomic<std::uintptr_t> rg{kPdNil};
+    std::atomic<std::uintptr_t> wg{kPdNil};
+    std::atomic<std::uint32_t> fdseq{1}; // one up each time the descriptor is given back; never 0
+    std::atomic<std::uint32_t> info{0};  // Info: closing, rd and wd, for who does not lock
+    std::atomic<bool> hangup{false};     // an event told of an end, an error or urgent data
+    int fd = -1;
+
+    Lock lock{Rank::kPollDesc};
+    bool closing = false;
+    bool rrun = false; // rt is armed
+    bool wrun = false;
+    std::int64_t rd = 0; // read deadline; 0 none, -1 passed
+    std::int64_t wd = 0;
+    std::uintptr_t rseq = 0; // a timer that fires with another number is stale
+    std::uintptr_t wseq = 0;
+    Timer rt; // the read deadline, or both when they are the same
+    Timer wt;
+
+    PollDesc* link = nullptr; // free list
+};
+
+namespace {
+
+struct Block {
+    Block* next;
+    PollDesc descs[kDescsPerBlock];
+};
+
+/// Descriptors are never freed: a poller may still hold the tag of one, and a heap its timer.
+struct Pool {
+    Lock lock{Rank::kLeaf};
+    PollDesc* free = nullptr;
+    Block* blocks = nullptr; // so that leak checkers see them
+};
+Pool g_pool;
+
+int g_epfd = -1;
+int g_eventfd = -1;
+bool g_pwait2 = false;
+std::atomic<std::uint32_t> g_wake_sig{0};
+std::atomic<std::int32_t> g_waiters{0};
+
+PollDesc* pool_alloc() {
+    {
+        LockGuard guard(g_pool.lock);
+        if (PollDesc* pd = g_pool.free) {
+            g_pool.free = pd->link;
+            return pd;
+        }
+    }
+    auto* block = new (std::nothrow) Block{};
+    if (!block) return nullptr;
+    LockGuard guard(g_pool.lock);
+    block->next = g_pool.blocks;
+    g_pool.blocks = block;
+    for (std::size_t i = 1; i < kDescsPerBlock; i++) {
+        block->descs[i].link = g_pool.free;
+        g_pool.free = &block->descs[i];
+    }
+    return &block->descs[0];
+}
+
+void pool_free(PollDesc* pd) {
+    // relaxed: we alone own it now. From here on events of this use are stale.
+    const std::uint32_t seq = (pd->fdseq.load(kRelaxed) + 1) & kSeqMask;
+    // release: pairs with the acquire in netpollready.
+    pd->fdseq.store(seq == 0 ? 1 : seq, std::memory_order_release);
+    LockGuard guard(g_pool.lock);
+    pd->link = g_pool.free;
+    g_pool.free = pd;
+}
+
+std::uint64_t tag_of(const PollDesc* pd) {
+    // relaxed: the owner reads its own number.
+    return (reinterpret_cast<std::uint64_t>(pd) << (kSeqBits - 6)) | pd->fdseq.load(kRelaxed);
+}
+
+PollDesc* desc_of(std::uint64_t tag) { return reinterpret_cast<PollDesc*>(tag >> kSeqBits << 6); }
+
+std::atomic<std::uintptr_t>& word(PollDesc* pd, PollMode mode) {
+    return mode == PollMode::kRead ? pd->rg : pd->wg;
+}
+
+/// What Info says. pd->lock held; (B) of the head's ordering.
+void publish_info(PollDesc* pd) {
+    pd->info.store((pd->closing ? kClosing : 0U) | (pd->rd < 0 ? kReadExpired : 0U) |
+                       (pd->wd < 0 ? kWriteExpired : 0U),
+                   kSeqCst);
+}
+
+/// 0, or why nobody may wait. (A) of the head's ordering.
+int check_err(const PollDesc* pd, PollMode mode) {
+    const std::uint32_t info = pd->info.load(kSeqCst);
+    if (info & kClosing) return EBADF;
+    if (info & (mode == PollMode::kRead ? kReadExpired : kWriteExpired)) return ETIMEDOUT;
+    return 0;
+}
+
+/// gopark's last step: the G is off its stack. False when a notification or an eviction was first.
+bool netpollblockcommit(G* gp, void* word) {
+    auto* gpp = static_cast<std::atomic<std::uintptr_t>*>(word);
+    // relaxed: counted before anybody can find and uncount it, so it never falls below zero, and
+    // this M looks at it itself before it goes to sleep.
+    g_waiters.fetch_add(1, kRelaxed);
+    std::uintptr_t wait = kPdWait;
+    // release: pairs with the acquire in netpollunblock: who takes the G finds it saved.
+    if (gpp->compare_exchange_strong(wait, reinterpret_cast<std::uintptr_t>(gp),
+                                     std::memory_order_release, kRelaxed))
+        return true;
+    g_waiters.fetch_sub(1, kRelaxed); // relaxed: as above
+    return false;
+}
+
+/// True if the descriptor became ready; false if woken otherwise: check_err tells.
+bool netpollblock(PollDesc* pd, PollMode mode) {
+    std::atomic<std::uintptr_t>& gpp = word(pd, mode);
+    for (;;) {
+        std::uintptr_t old = kPdReady;
+        // acquire: pairs with the release in netpollunblock (hangup). relaxed: nothing was had.
+        if (gpp.compare_exchange_strong(old, kPdNil, std::memory_order_acquire, kRelaxed))
+            return true;
+        if (old != kPdNil)
+            fatal("two goroutines wait on one descriptor and direction (word %zx)", old);
+        // seq_cst: (A). relaxed on failure: it has become ready, and we look again.
+        if (gpp.compare_exchange_strong(old, kPdWait, kSeqCst, kRelaxed)) break;
+    }
+    if (check_err(pd, mode) == 0) gopark(netpollblockcommit, &gpp, WaitReason::kIoWait);
+    // acquire: pairs with the release in netpollunblock.
+    const std::uintptr_t old = gpp.exchange(kPdNil, std::memory_order_acquire);
+    if (old > kPdWait) fatal("a poll descriptor still names a goroutine (word %zx)", old);
+    return old == kPdReady;
+}
+
+/// Notes that the descriptor is ready, or takes whoever waits off it without. The G to ready, or
+/// null. (B) of the head's ordering when not ioready.
+G* netpollunblock(PollDesc* pd, PollMode mode, bool ioready) {
+    std::atomic<std::uintptr_t>& gpp = word(pd, mode);
+    std::uintptr_t old = gpp.load(kSeqCst);
+    for (;;) {
+        if (old == kPdReady) return nullptr;
+        if (old == kPdNil && !ioready) return nullptr; // the next wait looks at info first
+        // release: pairs with the acquire in netpollblock and poll_reset. acquire: with the release
+        // in netpollblockcommit. On failure acquire too: the same value may be taken next.
+        if (gpp.compare_exchange_weak(old, ioready ? kPdReady : kPdNil, std::memory_order_acq_rel,
+                                      std::memory_order_acquire))
+            break;
+    }
+    if (old <= kPdWait) return nullptr; // one about to park sees it and does not
+    // relaxed: a G taken off is in the hands of an M that runs, so nobody has to see this soon.
+    g_waiters.fetch_sub(1, kRelaxed);
+    return reinterpret_cast<G*>(old);
+}
+
+void ready_both(G* reader, G* writer) {
+    if (reader) goready(reader);
+    if (writer) goready(writer);
+}
+
+/// A deadline has come. Timers of an earlier deadline or use carry another number.
+void deadline_passed(PollDesc* pd, std::uintptr_t seq, bool read, bool write) {
+    G* reader = nullptr;
+    G* writer = nullptr;
+    {
+        LockGuard guard(pd->lock);
+        if (seq != (read ? pd->rseq : pd->wseq)) return;
+        if (read) {
+            pd->rd = -1;
+            pd->rrun = false;
+        }
+        if (write) {
+            pd->wd = -1;
+            pd->wrun = false;
+        }
+        publish_info(pd);
+        if (read) reader = netpollunblock(pd, PollMode::kRead, false);
+        if (write) writer = netpollunblock(pd, PollMode::kWrite, false);
+    }
+    ready_both(reader, writer);
+}
+
+void read_deadline(void* pd, std::uintptr_t seq, std::int64_t) {
+    deadline_passed(static_cast<PollDesc*>(pd), seq, true, false);
+}
+void write_deadline(void* pd, std::uintptr_t seq, std::int64_t) {
+    deadline_passed(static_cast<PollDesc*>(pd), seq, false, true);
+}
+void both_deadlines(void* pd, std::uintptr_t seq, std::int64_t) {
+    deadline_passed(static_cast<PollDesc*>(pd), seq, true, true);
+}
+
+/// Arms, moves or stops one timer: `when` 0 means that none is wanted. pd->lock held.
+void adjust_timer(PollDesc* pd, bool read, std::int64_t when, Timer::Fn f) {
+    bool& running = read ? pd->rrun : pd->wrun;
+    std::uintptr_t& seq = read ? pd->rseq : pd->wseq;
+    Timer& timer = read ? pd->rt : pd->wt;
+    seq++; // whatever is armed or about to fire is stale
+    if (when > 0) {
+        timer_reset(&timer, when, f, pd, seq);
+        running = true;
+    } else if (running) {
+        timer_stop(&timer);
+        running = false;
+    }
+}
+
+long epoll_poll(epoll_event* events) {
+    return raw_syscall(__NR_epoll_pwait, g_epfd, events, kEventsMax, 0, nullptr, 0);
+}
+
+/// epoll_wait with a timeout in nanoseconds. The number of events or -errno.
+long epoll_wait_ns(epoll_event* events, std::int64_t delay_ns) {
+    if (delay_ns == 0) return epoll_poll(events);
+    if (delay_ns < 0)
+        return raw_syscall(__NR_epoll_pwait, g_epfd, events, kEventsMax, -1, nullptr, 0);
+    timespec ts{delay_ns / 1'000'000'000, delay_ns % 1'000'000'000};
+    if (g_pwait2)
+        return raw_syscall(__NR_epoll_pwait2, g_epfd, events, kEventsMax, &ts, nullptr, 0);
+    // epoll_wait alone would round to a millisecond. An epoll is itself readable when it has
+    // events.
+    pollfd pfd{g_epfd, POLLIN, 0};
+    const long n = raw_syscall(__NR_ppoll, &pfd, 1, &ts, nullptr, 0);
+    return n <= 0 ? n : epoll_poll(events);
+}
+
+/// The wake-up descriptor is level-triggered, and only a poll that waited consumes it: a mere look
+/// would else take the wake-up from the poll it was meant for.
+///
+///     netpollbreak                                  the poll that was woken
+///     (C) publishes its work (a timer)              (D) wake_sig = 0
+///     (C) wake_sig is 1 already? then that is all   (D) the caller looks at timers and queues
+///
+/// seq_cst on both: else each could miss what the other stored, and the work waits for the next
+/// wake-up.
+void consume_break() {
+    std::uint64_t count = 0;
+    (void)raw_syscall(__NR_read, g_eventfd, &count, sizeof count);
+    g_wake_sig.exchange(0, kSeqCst);
+}
+
+void netpollready(GList& list, const epoll_event& ev) {
+    PollDesc* pd = desc_of(ev.data.u64);
+    // acquire: pairs with the release in pool_free. A use that ends after this look gets a
+    // notification too many, which costs it one attempt in vain.
+    if (pd->fdseq.load(std::memory_order_acquire) != (ev.data.u64 & kSeqMask)) return;
+    // relaxed: published by the release in netpollunblock.
+    if (ev.events & kHangup) pd->hangup.store(true, kRelaxed);
+    if (ev.events & (EPOLLIN | kHangup)) {
+        if (G* gp = netpollunblock(pd, PollMode::kRead, true)) list.push(gp);
+    }
+    if (ev.events & (EPOLLOUT | EPOLLHUP | EPOLLERR)) {
+        if (G* gp = netpollunblock(pd, PollMode::kWrite, true)) list.push(gp);
+    }
+}
+
+} // namespace
+
+int netpollinit() {
+    const long epfd = raw_syscall(__NR_epoll_create1, EPOLL_CLOEXEC);
+    if (epfd < 0) return static_cast<int>(epfd);
+    const long evfd = raw_syscall(__NR_eventfd2, 0, EFD_CLOEXEC | EFD_NONBLOCK);
+    epoll_event ev{};
+    ev.events = EPOLLIN;
+    ev.data.u64 = kBreakTag;
+    const long rc = evfd < 0 ? evfd : raw_syscall(__NR_epoll_ctl, epfd, EPOLL_CTL_ADD, evfd, &ev);
+    if (rc < 0) {
+        if (evfd >= 0) (void)raw_syscall(__NR_close, evfd);
+        (void)raw_syscall(__NR_close, epfd);
+        return static_cast<int>(rc);
+    }
+    g_epfd = static_cast<int>(epfd);
+    g_eventfd = static_cast<int>(evfd);
+    g_pwait2 = kernel::features().epoll_pwait2;
+    return 0;
+}
+
+GList netpoll(std::int64_t delay_ns) {
+    GList list;
+    epoll_event events[kEventsMax];
+    const long n = epoll_wait_ns(events, delay_ns);
+    if (n < 0 && n != -EINTR)
+        fatal("epoll_wait failed with errno %ld; is descriptor %d closed?", -n, g_epfd);
+    // A list is last in, first out: from the end, so that who was ready first runs first.
+    for (long i = n; i-- > 0;) {
+        if (events[i].data.u64 != kBreakTag) {
+            netpollready(list, events[i]);
+        } else if (delay_ns != 0) {
+            consume_break();
+        }
+    }
+    return list;
+}
+
+void netpollbreak() {
+    // (C) of consume_break. seq_cst on failure too: it is the second load there.
+    std::uint32_t none = 0;
+    if (!g_wake_sig.compare_exchange_strong(none, 1, kSeqCst, kSeqCst)) return;
+    const std::uint64_t one = 1;
+    while (raw_syscall(__NR_write, g_eventfd, &one, sizeof one) == -EINTR) {
+    }
+}
+
+bool netpoll_any_waiters() noexcept {
+    // relaxed: the M whose G begins to wait looks itself before it sleeps.
+    return g_waiters.load(kRelaxed) > 0;
+}
+
+PollDesc* poll_open(int fd, int* err) {
+    PollDesc* pd = pool_alloc();
+    if (!pd) {
+        *err = ENOMEM;
+        return nullptr;
+    }
+    {
+        LockGuard guard(pd->lock);
+        pd->fd = fd;
+        pd->closing = pd->rrun = pd->wrun = false;
+        pd->rd = pd->wd = 0;
+        pd->rseq++;
+        pd->wseq++;
+        // relaxed: no G waits, and events of this use come after epoll_ctl below. A stale event
+        // can only leave a notification too many.
+        pd->hangup.store(false, kRelaxed);
+        pd->rg.store(kPdNil, kRelaxed); // relaxed: as above
+        pd->wg.store(kPdNil, kRelaxed); // relaxed: as above
+        publish_info(pd);
+    }
+    epoll_event ev{};
+    ev.events = kInterest;
+    ev.data.u64 = tag_of(pd);
+    const long rc = raw_syscall(__NR_epoll_ctl, g_epfd, EPOLL_CTL_ADD, fd, &ev);
+    if (rc < 0) {
+        *err = static_cast<int>(-rc);
+        pool_free(pd);
+        return nullptr;
+    }
+    *err = 0;
+    return pd;
+}
+
+void poll_close(PollDesc* pd) {
+    // relaxed: poll_evict came before, in this thread's past; waiters have left.
+    if (!(pd->info.load(kRelaxed) & kClosing) || pd->rg.load(kRelaxed) > kPdReady ||
+        pd->wg.load(kRelaxed) > kPdReady) // relaxed: as above
+        fatal("a poll descriptor was closed while in use (descriptor %d)", pd->fd);
+    // Explicitly, for close(2) does nothing here when a child process still has the descriptor.
+    epoll_event ev{};
+    (void)raw_syscall(__NR_epoll_ctl, g_epfd, EPOLL_CTL_DEL, pd->fd, &ev);
+    pool_free(pd);
+}
+
+int poll_reset(PollDesc* pd, PollMode mode) {
+    if (const int err = check_err(pd, mode)) return err;
+    std::atomic<std::uintptr_t>& gpp = word(pd, mode);
+    // acquire: pairs with the release in netpollunblock: who erases a notification sees the hangup
+    // it told of. relaxed first look: a word still nil has nothing to erase, and saves 5 ns; what
+    // comes later stays and cuts the next wait short.
+    if (gpp.load(kRelaxed) != kPdNil) gpp.exchange(kPdNil, std::memory_order_acquire);
+    return 0;
+}
+
+int poll_wait(PollDesc* pd, PollMode mode) {
+    for (;;) {
+        if (const int err = check_err(pd, mode)) return err;
+        // False without an error: a deadline woke us and was moved before we ran. Wait again.
+        if (netpollblock(pd, mode)) return 0;
+    }
+}
+
+bool poll_hangup(const PollDesc* pd) noexcept {
+    // relaxed: ordered by the acquire of the reset or wait that came before.
+    return pd->hangup.load(kRelaxed);
+}
+
+void poll_set_deadline(PollDesc* pd, std::int64_t when_ns, bool read, bool write) {
+    G* reader = nullptr;
+    G* writer = nullptr;
+    if (when_ns != 0 && when_ns <= kernel::nanotime()) when_ns = -1;
+    {
+        LockGuard guard(pd->lock);
+        if (pd->closing) return;
+        const std::int64_t rd0 = pd->rd;
+        const std::int64_t wd0 = pd->wd;
+        const bool combo0 = rd0 > 0 && rd0 == wd0;
+        if (read) pd->rd = when_ns;
+        if (write) pd->wd = when_ns;
+        publish_info(pd);
+        // One timer does for both when they are the same.
+        const bool combo = pd->rd > 0 && pd->rd == pd->wd;
+        if (pd->rd != rd0 || combo != combo0)
+            adjust_timer(pd, true, pd->rd, combo ? both_deadlines : read_deadline);
+        if (pd->wd != wd0 || combo != combo0)
+            adjust_timer(pd, false, combo ? 0 : pd->wd, write_deadline);
+        if (pd->rd < 0) reader = netpollunblock(pd, PollMode::kRead, false);
+        if (pd->wd < 0) writer = netpollunblock(pd, PollMode::kWrite, false);
+    }
+    ready_both(reader, writer);
+}
+
+void poll_evict(PollDesc* pd) {
+    G* reader = nullptr;
+    G* writer = nullptr;
+    {
+        LockGuard guard(pd->lock);
+        if (pd->closing) fatal("a poll descriptor was closed twice (descriptor %d)", pd->fd);
+        pd->closing = true;
+        publish_info(pd);
+        adjust_timer(pd, true, 0, nullptr);
+        adjust_timer(pd, false, 0, nullptr);
+        reader = netpollunblock(pd, PollMode::kRead, false);
+        writer = netpollunblock(pd, PollMode::kWrite, false);
+    }
+    ready_both(reader, writer);
+}
+
+} // namespace baton::rt

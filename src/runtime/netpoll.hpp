@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The netpoller: an edge-triggered epoll that parks Gs on descriptors (the reference's netpoll.go
+// and netpoll_epoll.go).
+//
+// Threads: netpoll_* by the scheduler; PollDesc functions by Gs, unblock by any thread.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+#include "runtime/runtime.hpp"
+#include "runtime/timer.hpp"
+
+namespace baton::rt {
+
+struct PollDesc; // type-stable: pooled, never freed
+
+// ---- for the scheduler (findrunnable, sysmon) ----
+
+/// Creates the epoll and its wake-up descriptor. 0 or -errno.
+[[nodiscard]] int netpollinit();
+/// Gs whose descriptors became ready: delay < 0 waits for ever, 0 polls, > 0 waits that many ns
+/// (honoured below a millisecond).
+GList netpoll(std::int64_t delay_ns);
+/// Makes a waiting netpoll return. Any thread.
+void netpollbreak();
+/// Does any G wait on a descriptor or could? Without one nobody needs to poll.
+bool netpoll_any_waiters() noexcept;
+
+// ---- for src/io ----
+
+enum class PollMode : char { kRead = 'r', kWrite = 'w' };
+/// Registers fd (edge-triggered, both directions). On failure null and *err = errno.
+PollDesc* poll_open(int fd, int* err);
+/// Forgets the descriptor; nobody may wait on it any more (poll_evict first).
+void poll_close(PollDesc* pd);
+/// Clears readiness before a fresh attempt; 0, or EBADF when closing, ETIMEDOUT past the deadline.
+int poll_reset(PollDesc* pd, PollMode mode);
+/// Parks until ready: 0, EBADF when closed meanwhile, ETIMEDOUT past the deadline.
+int poll_wait(PollDesc* pd, PollMode mode);
+/// Has an event told of the end of the stream, an error or urgent data? Sticky. What was noted
+/// before the last poll_reset or poll_wait of this G is seen.
+bool poll_hangup(const PollDesc* pd) noexcept;
+/// Deadline for read, write or both; 0 clears, past ones fire at once.
+void poll_set_deadline(PollDesc* pd, std::int64_t when_ns, bool read, bool write);
+/// Wakes all waiters with EBADF; later waits fail alike.
+void poll_evict(PollDesc* pd);
+
+} // namespace baton::rt

@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Birth and death of Gs: newproc, the first frame, goexit, and the free lists.
+//
+// A G's callable lies on its own stack, just below the G: no allocation. Dead Gs are kept with their
+// stacks, on their P up to 64 and then, half of them, on the global list; they are never freed.
+#include <cxxabi.h>
+
+#include <cerrno>
+#include <exception>
+#include <system_error>
+#include <typeinfo>
+
+#include "baton/run.hpp"
+#include "kernel/stackmem.hpp"
+#include "runtime/sched.hpp"
+#include "runtime/stack.hpp"
+#include "runtime/switch.hpp"
+
+namespace baton::rt {
+
+namespace {
+
+constexpr std::uint32_t kGoidBatch = 16;
+constexpr std::uint32_t kGfreeMax = 64;
+std::uint32_t default_class = 0;
+
+// The P this thread may touch, or null: a plain thread, or inside blocking().
+P* current_p() {
+    M* m = getm_or_null();
+    return m && !m->in_syscall ? m->p : nullptr;
+}
+
+G* gfget(P* p, std::uint32_t cls) {
+    if (p && cls == default_class) {
+        if (G* gp = p->gfree.pop()) return gp;
+    }
+    LockGuard guard(sched.glock);
+    if (cls != default_class) {
+        // Odd sizes are rare: a search through the list is.
+        G** link = &sched.gfree.head;
+        while (*link && (*link)->stack_class != cls) link = &(*link)->schedlink;
+        G* gp = *link;
+        if (gp) {
+            *link = gp->schedlink;
+            sched.gfree.n--;
+        }
+        return gp;
+    }
+    G* gp = sched.gfree.head && sched.gfree.head->stack_class == cls ? sched.gfree.pop() : nullptr;
+    while (p && gp && p->gfree.n < kGfreeMax / 2 && sched.gfree.head &&
+           sched.gfree.head->stack_class == cls)
+        p->gfree.push(sched.gfree.pop());
+    return gp;
+}
+
+void gfput(P* p, G* gp) {
+    if (gp->stack_class != default_class) {
+        // What a large stack has touched is given back: such Gs are few and their sizes differ.
+        (void)kernel::discard(gp->stack_lo, stack_class_bytes(gp->stack_class) / 2);
+        LockGuard guard(sched.glock);
+        // To the tail's end of the list in spirit: behind the head, so gfget finds default ones first.
+        gp->schedlink = nullptr;
+        if (G* head = sched.gfree.head) {
+            gp->schedlink = head->schedlink;
+            head->schedlink = gp;
+            sched.gfree.n++;
+        } else {
+            sched.gfree.push(gp);
+        }
+        return;
+    }
+    p->gfree.push(gp);
+    if (p->gfree.n < kGfreeMax) return;
+    LockGuard guard(sched.glock);
+    while (p->gfree.n > kGfreeMax / 2) sched.gfree.push(p->gfree.pop());
+}
+
+std::uint64_t next_goid(P* p) {
+    // relaxed: only uniqueness is asked.
+    if (!p) return sched.goidgen.fetch_add(1, std::memory_order_relaxed) + 1;
+    if (p->goidcache == p->goidcacheend) {
+        // relaxed: as above
+        p->goidcache = sched.goidgen.fetch_add(kGoidBatch, std::memory_order_relaxed) + 1;
+        p->goidcacheend = p->goidcache + kGoidBatch;
+    }
+    return p->goidcache++;
+}
+
+// An exception left the goroutine's function: the process ends as by a panic.
+[[noreturn]] void die_of_exception(const G* gp) {
+    const auto goid = static_cast<unsigned long long>(gp->goid);
+    const std::type_info* type = abi::__cxa_current_exception_type();
+    int status = 0;
+    const char* name = type ? abi::__cxa_demangle(type->name(), nullptr, nullptr, &status) : nullptr;
+    if (!name) name = type ? type->name() : "unknown type";
+    try {
+        throw;
+    } catch (const std::exception& e) {
+        panic("%s: %s\n\ngoroutine %llu [running]", name, e.what(), goid);
+    } catch (...) {
+        panic("%s\n\ngoroutine %llu [running]", name, goid);
+    }
+}
+
+void goexit_commit(G* gp, M* m) {
+    goexit0(gp, m);
+}
+
+// Where each G begins.
+void gstart() {
+#if defined(BATON_ASAN)
+    sanitizer_enter(nullptr);
+#endif
+    after_switch();
+    G* gp = getg();
+    try {
+        gp->entry(gp->closure);
+    } catch (...) {
+        die_of_exception(gp);
+    }
+    M* m = getm();
+    gp = m->curg;
+    gp->status.store(GStatus::kDead, std::memory_order_relaxed); // relaxed: see G::status
+    m->prev = gp;
+    m->after = goexit_commit;
+    switch_g_to_g0(m, gp, true);
+    __builtin_unreachable();
+}
+
+} // namespace
+
+void goexit0(G* gp, M* m) {
+#if defined(BATON_TSAN)
+    __tsan_destroy_fiber(gp->fiber);
+    gp->fiber = nullptr;
+#endif
+    // relaxed: a count for people.
+    sched.ngoroutines.fetch_sub(1, std::memory_order_relaxed);
+    gfput(m->p, gp);
+}
+
+void gfpurge(P* p) {
+    LockGuard guard(sched.glock);
+    while (G* gp = p->gfree.pop()) sched.gfree.push(gp);
+}
+
+void set_default_stack(std::size_t bytes) {
+    default_class = stack_class_for(bytes);
+}
+
+} // namespace baton::rt
+
+namespace baton::detail {
+
+NewG newproc_begin(std::size_t bytes, std::size_t align, const GoOptions& options) {
+    using namespace rt;
+    ensure_started();
+    const std::uint32_t cls =
+        options.stack_bytes ? stack_class_for(options.stack_bytes) : default_class;
+    if (cls >= kStackClasses || bytes > stack_class_bytes(cls) / 2)
+        throw std::system_error(EINVAL, std::generic_category(),
+                                "baton::go: stack size out of range (at most 1 GiB, and the "
+                                "arguments must fit in half of it)");
+    int error = 0;
+    G* gp = gfget(current_p(), cls);
+    if (!gp) gp = malg(cls, &error);
+    if (!gp)
+        throw std::system_error(error, std::generic_category(),
+                                "baton::go: no memory for a goroutine's stack; see ulimit -v, "
+                                "vm.max_map_count and the cgroup's memory.max");
+    sanitizer_fresh_stack(gp);
+    const auto top = reinterpret_cast<std::uintptr_t>(stack_top(gp)) - bytes;
+    gp->closure = reinterpret_cast<void*>(top & ~(std::uintptr_t{align} - 1));
+    return {gp, gp->closure};
+}
+
+void newproc_abandon(void* g) noexcept {
+    using namespace rt;
+    LockGuard guard(sched.glock);
+    sched.gfree.push(static_cast<G*>(g));
+}
+
+void newproc_commit(void* g, void (*entry)(void*)) noexcept {
+    using namespace rt;
+    auto* gp = static_cast<G*>(g);
+    P* p = current_p();
+    gp->entry = entry;
+    gp->goid = next_goid(p);
+    gp->eh = {};
+    gp->sched = arch::make_context(static_cast<std::byte*>(gp->closure), gstart);
+#if defined(BATON_TSAN)
+    gp->fiber = __tsan_create_fiber(0);
+#elif defined(BATON_ASAN)
+    gp->fiber = nullptr;
+#endif
+    gp->status.store(GStatus::kRunnable, std::memory_order_relaxed); // relaxed: see G::status
+    // relaxed: a count for people.
+    sched.ngoroutines.fetch_add(1, std::memory_order_relaxed);
+    if (p) {
+        runqput(p, gp, true);
+        if (only_p()) return;
+    } else {
+        LockGuard guard(sched.lock);
+        globrunqput(gp);
+    }
+    wakep();
+}
+
+} // namespace baton::detail

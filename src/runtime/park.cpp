@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Parking and readying Gs: gopark, goready, goyield, gosched, and the must_park check.
+#include "baton/go.hpp"
+#include "kernel/clock.hpp"
+#include "runtime/sched.hpp"
+#include "runtime/switch.hpp"
+
+#include <sched.h>
+
+namespace baton::rt {
+
+namespace {
+
+constexpr auto kRelaxed = std::memory_order_relaxed;
+
+// The next G of this P if it can be had without any of schedule()'s other duties; else null, and g0
+// does them. `inherit`: it goes on in the present time slice.
+inline G* fast_next(P* p, bool& inherit) {
+    // relaxed: a request seen one switch later does no harm.
+    if (p->attention.load(kRelaxed) != 0) return nullptr;
+    // One in 61 looks at the global queue first, so that two Gs here cannot starve it.
+    if (p->schedtick % 61 == 0 && runqsize().load(kRelaxed) != 0) return nullptr; // relaxed: a hint
+    // The clock costs 20 ns, so a P that has timers looks at every eighth switch. relaxed: a timer
+    // set by another thread is seen a few switches later, as if set later.
+    const std::int64_t when = p->timers.next_when.load(kRelaxed);
+    if (when != 0 && (++p->polltick & 7) == 0 && kernel::nanotime() >= when) return nullptr;
+    return runqget(p, inherit);
+}
+
+// Leaves gp's stack for the next G, or for g0; `after` runs there. Returns when gp runs again.
+inline void switch_out(M* m, G* gp, void (*after)(G*, M*)) {
+    P* p = m->p;
+    bool inherit = false;
+    G* next = fast_next(p, inherit);
+    m->prev = gp;
+    m->after = after;
+    if (next) {
+        p->schedtick += inherit ? 0 : 1;
+        switch_g_to_g(m, gp, next);
+    } else {
+        switch_g_to_g0(m, gp);
+    }
+    after_switch();
+}
+
+void park_commit(G* gp, M* m) {
+    UnlockFn unlockf = m->waitunlockf;
+    if (unlockf && !unlockf(gp, m->waitlock)) {
+        gp->status.store(GStatus::kRunnable, kRelaxed); // relaxed: see G::status
+        runqput(m->p, gp, true);
+    }
+}
+
+void yield_commit(G* gp, M* m) {
+    runqput(m->p, gp, false);
+}
+
+void gosched_commit(G* gp, M*) {
+    LockGuard guard(sched.lock);
+    globrunqput(gp);
+}
+
+bool unlock(G*, void* lock) {
+    static_cast<Lock*>(lock)->unlock();
+    return true;
+}
+
+} // namespace
+
+void gopark(UnlockFn unlockf, void* lock, WaitReason reason) {
+    M* m = getm();
+    G* gp = m->curg;
+    m->waitunlockf = unlockf;
+    m->waitlock = lock;
+    gp->waitreason = reason;
+    gp->status.store(GStatus::kWaiting, kRelaxed); // relaxed: see G::status
+    switch_out(m, gp, park_commit);
+}
+
+void goparkunlock(Lock& lock, WaitReason reason) {
+    gopark(unlock, &lock, reason);
+}
+
+void goready(G* gp) {
+    gp->status.store(GStatus::kRunnable, kRelaxed); // relaxed: see G::status
+    M* m = getm_or_null();
+    if (m && m->p && !m->in_syscall) {
+        runqput(m->p, gp, true);
+        if (!only_p()) wakep();
+        return;
+    }
+    {
+        LockGuard guard(sched.lock);
+        globrunqput(gp);
+    }
+    wakep();
+}
+
+void goyield() {
+    M* m = getm();
+    G* gp = m->curg;
+    gp->status.store(GStatus::kRunnable, kRelaxed); // relaxed: see G::status
+    switch_out(m, gp, yield_commit);
+}
+
+void gosched() {
+    M* m = getm();
+    G* gp = m->curg;
+    gp->status.store(GStatus::kRunnable, kRelaxed); // relaxed: see G::status
+    m->prev = gp;
+    m->after = gosched_commit;
+    switch_g_to_g0(m, gp);
+    after_switch();
+}
+
+G* must_park(const char* what) {
+    M* m = getm_or_null();
+    if (!m || !m->curg)
+        fatal("%s on a thread that is not a goroutine: call it inside baton::run or baton::go",
+              what);
+    if (m->in_syscall)
+        fatal("%s inside baton::blocking in goroutine %llu: a goroutine has no processor there; "
+              "move the call out of the bracket",
+              what, static_cast<unsigned long long>(m->curg->goid));
+    return m->curg;
+}
+
+const char* to_string(WaitReason reason) noexcept {
+    switch (reason) {
+    case WaitReason::kNone: return "";
+    case WaitReason::kSleep: return "sleep";
+    case WaitReason::kChanReceive: return "chan receive";
+    case WaitReason::kChanSend: return "chan send";
+    case WaitReason::kSemacquire: return "semacquire";
+    case WaitReason::kMutexLock: return "sync.Mutex.Lock";
+    case WaitReason::kWaitGroupWait: return "sync.WaitGroup.Wait";
+    case WaitReason::kIoWait: return "IO wait";
+    case WaitReason::kStoppingTheWorld: return "stopping the world";
+    }
+    return "?";
+}
+
+} // namespace baton::rt
+
+namespace baton {
+
+void yield() noexcept {
+    rt::M* m = rt::getm_or_null();
+    if (!m || !m->curg || m->in_syscall) {
+        ::sched_yield();
+        return;
+    }
+    rt::goyield();
+}
+
+std::uint64_t goid() noexcept {
+    rt::M* m = rt::getm_or_null();
+    return m && m->curg ? m->curg->goid : 0;
+}
+
+} // namespace baton

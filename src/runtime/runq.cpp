@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The run queues: a ring of 256 per P with one producer (the owner) and many consumers, a runnext
+// slot before it, and the global queue behind. As the reference's runqput, runqget, runqgrab.
+//
+// Ordering: (A) the owner publishes slots by a release store of runqtail; a consumer loads it with
+//   acquire, so it sees the slots. (B) A consumer takes slots by a CAS of runqhead with release; the
+//   producer loads runqhead with acquire before it writes a slot again, so a slot is not overwritten
+//   before its consumer has read it. With one P there are no thieves, and the owner's CAS is a store.
+#include <algorithm>
+
+#include "runtime/sched.hpp"
+
+namespace baton::rt {
+
+namespace {
+
+constexpr auto kRelaxed = std::memory_order_relaxed;
+constexpr auto kAcquire = std::memory_order_acquire;
+constexpr auto kRelease = std::memory_order_release;
+
+// Half the ring and gp go to the global queue. False if a thief made room meanwhile.
+bool runqputslow(P* p, G* gp, std::uint32_t head, std::uint32_t tail) {
+    const std::uint32_t n = (tail - head) / 2;
+    GQueue batch;
+    G* taken[kRunqSize / 2];
+    // relaxed: the owner wrote these slots itself.
+    for (std::uint32_t i = 0; i < n; i++) taken[i] = p->runq[(head + i) % kRunqSize].load(kRelaxed);
+    // release: (B). relaxed on failure: we look again from the start.
+    if (!p->runqhead.compare_exchange_strong(head, head + n, kRelease, kRelaxed)) return false;
+    for (std::uint32_t i = 0; i < n; i++) batch.push_back(taken[i]);
+    batch.push_back(gp);
+    LockGuard guard(sched.lock);
+    globrunqput_all(batch);
+    return true;
+}
+
+// Claims n slots from head on for the owner.
+bool claim(P* p, std::uint32_t head, std::uint32_t n) {
+    if (only_p()) {
+        p->runqhead.store(head + n, kRelaxed); // relaxed: nobody else takes from this ring
+        return true;
+    }
+    // release: (B). relaxed on failure: the caller looks again.
+    return p->runqhead.compare_exchange_strong(head, head + n, kRelease, kRelaxed);
+}
+
+} // namespace
+
+void runqput(P* p, G* gp, bool next) {
+    if (next) {
+        // relaxed: only the owner makes runnext non-null. acq_rel: hands gp to a thief, and takes
+        // over what the old one's waker wrote.
+        G* old = p->runnext.load(kRelaxed);
+        if (only_p()) {
+            p->runnext.store(gp, kRelaxed); // relaxed: nobody else looks
+        } else {
+            old = p->runnext.exchange(gp, std::memory_order_acq_rel);
+        }
+        if (!old) return;
+        gp = old;
+    }
+    for (;;) {
+        const std::uint32_t head = p->runqhead.load(kAcquire); // acquire: (B)
+        const std::uint32_t tail = p->runqtail.load(kRelaxed); // relaxed: only the owner writes it
+        if (tail - head < kRunqSize) {
+            p->runq[tail % kRunqSize].store(gp, kRelaxed); // relaxed: published by the next line
+            p->runqtail.store(tail + 1, kRelease);         // release: (A)
+            return;
+        }
+        if (runqputslow(p, gp, head, tail)) return;
+    }
+}
+
+void runqput_all(P* p, GQueue& q) {
+    while (G* gp = q.pop()) runqput(p, gp, false);
+}
+
+G* runqget(P* p, bool& inherit) {
+    // relaxed: only the owner makes it non-null, so null is no news.
+    if (G* next = p->runnext.load(kRelaxed)) {
+        inherit = true;
+        if (only_p()) {
+            p->runnext.store(nullptr, kRelaxed); // relaxed: nobody else looks
+            return next;
+        }
+        // A thief may have been first; then it is gone, and we go on with the ring.
+        // acq_rel: against the thief's CAS. relaxed on failure: nothing was had.
+        if (p->runnext.compare_exchange_strong(next, nullptr, std::memory_order_acq_rel, kRelaxed))
+            return next;
+    }
+    inherit = false;
+    for (;;) {
+        const std::uint32_t head = p->runqhead.load(kAcquire); // acquire: (B), against thieves
+        // relaxed: only the owner writes it
+        if (p->runqtail.load(kRelaxed) == head) return nullptr;
+        G* gp = p->runq[head % kRunqSize].load(kRelaxed); // relaxed: the owner wrote it
+        if (claim(p, head, 1)) return gp;
+    }
+}
+
+bool runqempty(const P* p) {
+    // Must not say "empty" while a G moves from runnext to the ring: so runnext is read between two
+    // reads of the tail that agree (the reference's runqempty).
+    for (;;) {
+        // seq_cst: also the second half of "publish work, then look" in findrunnable.
+        const std::uint32_t head = p->runqhead.load();
+        const std::uint32_t tail = p->runqtail.load();
+        G* next = p->runnext.load();
+        if (tail == p->runqtail.load()) return head == tail && !next;
+    }
+}
+
+G* runqsteal(P* p, P* victim, bool runnext_too) {
+    const std::uint32_t t = p->runqtail.load(kRelaxed); // relaxed: our own
+    for (;;) {
+        const std::uint32_t head = victim->runqhead.load(kAcquire); // acquire: (B)
+        const std::uint32_t tail = victim->runqtail.load(kAcquire); // acquire: (A)
+        std::uint32_t n = tail - head;
+        n -= n / 2;
+        if (n == 0) {
+            if (!runnext_too) return nullptr;
+            G* next = victim->runnext.load(kRelaxed); // relaxed: the CAS below decides
+            // acq_rel: (A) and (B) at once. relaxed on failure: nothing was had.
+            if (next && victim->runnext.compare_exchange_strong(
+                            next, nullptr, std::memory_order_acq_rel, kRelaxed))
+                return next;
+            return nullptr;
+        }
+        if (n > kRunqSize / 2) continue; // head and tail were read at different times
+        for (std::uint32_t i = 0; i < n; i++) {
+            // relaxed: ordered by the acquire of tail before and the CAS after; a slot overwritten
+            // in between makes the CAS fail.
+            G* gp = victim->runq[(head + i) % kRunqSize].load(kRelaxed);
+            p->runq[(t + i) % kRunqSize].store(gp, kRelaxed);
+        }
+        std::uint32_t expect = head;
+        // acq_rel: (B). relaxed on failure: we start again.
+        if (!victim->runqhead.compare_exchange_strong(expect, head + n, std::memory_order_acq_rel,
+                                                      kRelaxed))
+            continue;
+        G* gp = p->runq[(t + n - 1) % kRunqSize].load(kRelaxed); // relaxed: we just wrote it
+        if (n > 1) p->runqtail.store(t + n - 1, kRelease);       // release: (A)
+        return gp;
+    }
+}
+
+void globrunqput(G* gp) {
+    sched.runq.push_back(gp);
+    runqsize().store(sched.runq.n);
+}
+
+void globrunqput_all(GQueue& q) {
+    sched.runq.push_back_all(q);
+    runqsize().store(sched.runq.n);
+}
+
+G* globrunqget(P* p, std::uint32_t max) {
+    if (sched.runq.empty()) return nullptr;
+    // relaxed: changes only while the world is stopped.
+    const std::uint32_t procs = sched.gomaxprocs.load(kRelaxed);
+    std::uint32_t n = std::min(sched.runq.n, sched.runq.n / procs + 1);
+    n = std::min(n, kRunqSize / 2);
+    if (max) n = std::min(n, max);
+    G* first = sched.runq.pop();
+    // The ring has room for the rest: callers come with an empty ring, or with max 1.
+    for (std::uint32_t i = 1; i < n; i++) runqput(p, sched.runq.pop(), false);
+    runqsize().store(sched.runq.n);
+    return first;
+}
+
+} // namespace baton::rt

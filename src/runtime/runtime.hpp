@@ -1,0 +1,265 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// G, M, P and sched: what a newcomer reads first. Terms, names and mechanisms are those of the Go
+// runtime (runtime2.go, proc.go); what differs is said where it differs.
+//
+//   G  a goroutine: a stack and its saved context. At the top of its own stack slot (stack.hpp).
+//   M  a kernel thread with a scheduling context g0. Runs Gs only while it holds a P.
+//   P  the right to run Gs: a run queue and caches. gomaxprocs of them.
+//
+// Who owns a P is decided by one word in its record (src/assist/ownership.hpp); M::p is the M's own
+// note of it, written only by that M or by who hands it a P while it is parked.
+//
+// Threads: unless a function says otherwise it must be called on an M, with a P.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+#include "arch/x86_64/context.hpp"
+#include "baton_shared.h"
+#include "kernel/rseq.hpp"
+#include "runtime/timer.hpp"
+
+/// This thread's M, null on plain threads; mstart.cpp sets it. Initial-exec, so that a signal handler
+/// may read it.
+extern "C" {
+[[gnu::tls_model("initial-exec"), gnu::visibility("hidden")]] extern constinit thread_local void*
+    baton_tls_m;
+}
+
+namespace baton::rt {
+
+struct M;
+struct P;
+
+/// Life of a G. Each state is three facts: on which queue it is, who owns the stack, who moves it on.
+enum class GStatus : std::uint8_t {
+    kIdle,     // being made; no queue; newproc owns it
+    kRunnable, // on a run queue or about to be; nobody runs its stack; whoever dequeues it
+    kRunning,  // on no queue; its M owns the stack; itself
+    kSyscall,  // on no queue; its M owns the stack, without touching the P; its M
+    kWaiting,  // on some wait queue; nobody runs its stack; whoever readies it
+    kDead,     // on a free list; nobody; newproc
+};
+
+/// Why a G waits, one per park site; the texts are the reference's.
+enum class WaitReason : std::uint8_t {
+    kNone,
+    kSleep,
+    kChanReceive,
+    kChanSend,
+    kSemacquire,
+    kMutexLock,
+    kWaitGroupWait,
+    kIoWait,
+    kStoppingTheWorld,
+};
+const char* to_string(WaitReason reason) noexcept;
+
+/// The C++ ABI's per-thread exception state (Itanium C++ ABI, 2.2.2); follows the G.
+struct EhGlobals {
+    void* caught = nullptr;
+    unsigned uncaught = 0;
+};
+
+struct G {
+    arch::Context sched;   // saved while it does not run
+    G* schedlink = nullptr; // next on whichever list holds it
+    M* m = nullptr;         // who runs it
+    std::uint64_t goid = 0;
+    // relaxed everywhere: only whoever may move the G writes it, and the queue that hands the G
+    // over orders it; other readers (dumps) want no more than a recent value.
+    std::atomic<GStatus> status{GStatus::kIdle};
+    WaitReason waitreason = WaitReason::kNone;
+    bool system = false; // the runtime's own; not counted as a goroutine
+    EhGlobals eh;
+    void* param = nullptr; // what the waker wants the woken to know
+    void (*entry)(void*) = nullptr;
+    void* closure = nullptr;
+    std::byte* stack_lo = nullptr; // lowest usable byte
+    std::uint32_t stack_class = 0;
+    Timer sleep_timer;
+#if defined(BATON_TSAN) || defined(BATON_ASAN)
+    void* fiber = nullptr; // TSan's fiber, or ASan's fake stack while switched out
+#endif
+};
+
+/// A singly linked list of Gs through schedlink.
+struct GList {
+    G* head = nullptr;
+    std::uint32_t n = 0;
+    bool empty() const { return head == nullptr; }
+    void push(G* gp) {
+        gp->schedlink = head;
+        head = gp;
+        n++;
+    }
+    G* pop() {
+        G* gp = head;
+        if (gp) {
+            head = gp->schedlink;
+            gp->schedlink = nullptr;
+            n--;
+        }
+        return gp;
+    }
+};
+
+/// A FIFO of Gs through schedlink.
+struct GQueue {
+    G* head = nullptr;
+    G* tail = nullptr;
+    std::uint32_t n = 0;
+    bool empty() const { return head == nullptr; }
+    void push_back(G* gp) {
+        gp->schedlink = nullptr;
+        if (tail) {
+            tail->schedlink = gp;
+        } else {
+            head = gp;
+        }
+        tail = gp;
+        n++;
+    }
+    void push_back_all(GQueue& q) {
+        if (q.empty()) return;
+        if (tail) {
+            tail->schedlink = q.head;
+        } else {
+            head = q.head;
+        }
+        tail = q.tail;
+        n += q.n;
+        q = {};
+    }
+    G* pop() {
+        G* gp = head;
+        if (gp) {
+            head = gp->schedlink;
+            if (!head) tail = nullptr;
+            gp->schedlink = nullptr;
+            n--;
+        }
+        return gp;
+    }
+};
+
+/// Called on the next context once a parking G is off its stack: true lets it sleep, false makes it
+/// runnable again. Usually unlocks `lock`. Must not park.
+using UnlockFn = bool (*)(G* gp, void* lock);
+
+struct M {
+    M* self; // at %gs:0
+    P* p = nullptr;
+    G* curg = nullptr;
+    kernel::RseqArea* rseq = nullptr; // never null; an unregistered one where there is no rseq
+    shared::m_rec* rec = nullptr;
+    shared::p_rec* prec = nullptr; // p's
+    EhGlobals* eh = nullptr; // this thread's __cxa_get_globals()
+    arch::Context g0;        // saved while a G runs
+    // What the context switched to does for the one left behind (after_switch).
+    G* prev = nullptr;
+    void (*after)(G* prev, M* m) = nullptr;
+    UnlockFn waitunlockf = nullptr;
+    void* waitlock = nullptr;
+    std::uint32_t slot = 0;  // index in the records; never 0
+    std::int32_t locks = 0;  // runtime locks held
+    bool spinning = false;   // looking for work, counted in nmspinning
+    bool in_syscall = false; // between entersyscall and exitsyscall: p may be another's
+    std::uint64_t rng = 0;
+    // Parking (park.cpp): nextp is set by who hands over a P; park counts wakes and is the futex.
+    std::atomic<P*> nextp{nullptr};
+    std::atomic<std::uint32_t> park{0};
+    std::atomic<std::uint32_t> order{0}; // MOrder: what a woken M without nextp is to do
+    std::atomic<std::uint32_t> idlelink{0};
+    kernel::RseqArea* own_rseq = nullptr;
+    void* sigstack = nullptr;
+#if defined(BATON_TSAN) || defined(BATON_ASAN)
+    void* fiber = nullptr;
+    const void* stack_bottom = nullptr;
+    std::size_t stack_size = 0;
+#endif
+};
+
+/// What P::attention asks of the M that holds it, at its next pass through the scheduler.
+enum Attention : std::uint32_t {
+    kAttnStop = 1,    // stop the world
+    kAttnPreempt = 2, // the slice of 10 ms is over
+    kAttnStandby = 4, // put up another M to wait on the ring buffer
+};
+
+inline constexpr std::uint32_t kRunqSize = 256;
+
+struct alignas(64) P {
+    std::uint32_t slot = 0; // index in the records, id + 1
+    shared::p_rec* rec = nullptr;
+    std::uint32_t schedtick = 0; // one up per time slice; written by the owner, read by sysmon
+    std::uint32_t polltick = 0;
+    std::atomic<std::uint32_t> attention{0};
+    std::int32_t armscore = 0;     // what arming an understudy has lately been worth (assist.cpp)
+    std::int64_t handoff_ns = 0;   // when the M before was blocked; accounted at the next execute
+    std::uint64_t goidcache = 0;
+    std::uint64_t goidcacheend = 0;
+    GList gfree;
+    P* link = nullptr; // idle list
+    // The ring: the owner writes runqtail, owner and thieves move runqhead by CAS (runq.hpp).
+    alignas(64) std::atomic<std::uint32_t> runqhead{0};
+    std::atomic<std::uint32_t> runqtail{0};
+    std::atomic<G*> runnext{nullptr};
+    std::atomic<G*> runq[kRunqSize] = {};
+    alignas(64) Timers timers;
+};
+
+// ---- current ----
+
+/// The M of this thread; only on an M. Never cached across a switch: asm volatile.
+inline M* getm() {
+    return arch::gs_self<M>();
+}
+inline G* getg() {
+    return getm()->curg;
+}
+/// The M of this thread, or null on a thread that is none. Any thread, signal handlers included.
+/// Through TLS, as a plain thread's GS base may be anything: it inherits that of its creator.
+inline M* getm_or_null() noexcept {
+    void* m;
+    // volatile: a goroutine changes threads, so the address is computed anew each time.
+    asm volatile("movq baton_tls_m@gottpoff(%%rip), %0\n\tmovq %%fs:(%0), %0" : "=r"(m));
+    return static_cast<M*>(m);
+}
+/// The G of this thread if it may park here: on an M, with a P. Otherwise ends the process with
+/// "baton: WHAT ...": called at the top of each public function that parks.
+G* must_park(const char* what);
+
+// ---- park.cpp: parking and readying ----
+
+/// Parks the calling G until goready. `unlockf` runs once the G is off its stack.
+void gopark(UnlockFn unlockf, void* lock, WaitReason reason);
+/// The same, unlocking a rt::Lock (lock.hpp) that the caller holds.
+class Lock;
+void goparkunlock(Lock& lock, WaitReason reason);
+/// Makes a parked G runnable on this P, next in line. From a thread without P it goes to the global
+/// queue. Any thread.
+void goready(G* gp);
+/// The caller goes to the tail of this P's queue.
+void goyield();
+/// The caller goes to the tail of the global queue.
+void gosched();
+
+// ---- newproc.cpp ----
+void goexit0(G* gp, M* m);
+
+// ---- fatal.cpp ----
+/// Prints "baton: " and the text, and ends the process with exit code 2. Allocates nothing.
+[[noreturn]] void fatal(const char* fmt, ...) __attribute__((format(printf, 1, 2)));
+/// The same with "panic: " in front: a goroutine did what ends the process.
+[[noreturn]] void panic(const char* fmt, ...) __attribute__((format(printf, 1, 2)));
+/// One line on stderr: "baton: ...". Allocates nothing.
+void warn(const char* fmt, ...) __attribute__((format(printf, 1, 2)));
+
+/// Starts the runtime on first use. Any thread. Throws std::system_error.
+void ensure_started();
+
+} // namespace baton::rt

@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// sched: what all Ms share, and the scheduler's own functions. Only src/runtime includes this.
+//
+// Locks: sched.lock guards runq, pidle, allp while it changes, gcwaiting's changes and stopwait.
+//   gfree and the M table have leaf locks of their own. Idle Ms need no lock (mstart.cpp).
+// Ordering: the counters a submitter of work and an M that gives up must not both miss are seq_cst;
+//   see wakep (handoff.cpp) and findrunnable, which are written in the same shape.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <type_traits>
+
+#include "assist/ownership.hpp"
+#include "assist/probe.hpp"
+#include "assist/records.hpp"
+#include "assist/understudy.hpp"
+#include "baton/stats.hpp"
+#include "runtime/histogram.hpp"
+#include "runtime/lock.hpp"
+#include "runtime/runtime.hpp"
+
+namespace baton::rt {
+
+inline constexpr std::uint32_t kMaxP = BATON_MAX_P - 1;
+inline constexpr std::uint32_t kMaxM = BATON_MAX_M - 1;
+inline constexpr std::int64_t kForcePreemptNs = 10'000'000; // a time slice, as the reference's
+
+/// What a woken M without a P is to do.
+enum MOrder : std::uint32_t { kOrderNone, kOrderStandby, kOrderExit };
+
+/// Who moved a P from a blocked M to another, for the counters.
+enum class By : std::uint8_t { kUnderstudy, kScan, kRingbuf, kSysmon, kCount };
+
+/// Idle Ms last seen on one CPU: a lock-free stack of M slots through M::idlelink.
+struct alignas(64) IdleMs {
+    std::atomic<std::uint64_t> head{0}; // {tag:48, slot:16}; the tag defeats ABA
+    // A handoff the understudy of this CPU has committed and not yet woken; 0 none. Whoever comes by
+    // wakes it too, lest a busy process keep the understudy from it (understudy_dispatch).
+    std::atomic<std::uint32_t> pending{0};
+};
+
+struct Sched {
+    Lock lock{Rank::kSched};
+    GQueue runq;
+    P* pidle = nullptr;
+    P* allp[kMaxP] = {};
+    std::atomic<std::uint32_t> gomaxprocs{0};
+
+    std::atomic<std::int64_t> lastpoll{1};   // when the network was polled last; 0: a poll waits
+    std::atomic<std::int64_t> poll_until{0}; // until when that one waits; 0: for ever
+    std::atomic<bool> needspinning{false};   // a submitter found no idle P to wake
+
+    std::atomic<bool> gcwaiting{false}; // stop the world
+    std::uint32_t stopwait = 0;
+    std::atomic<std::uint32_t> stopnote{0};
+    std::atomic<std::uint32_t> worldsema{1};
+
+    std::atomic<bool> sysmonwait{false}; // sysmon sleeps until somebody leaves idleness
+    std::atomic<std::uint32_t> sysmonnote{0};
+    std::atomic<bool> need_spare{false}; // an understudy found no idle M
+
+    Lock glock{Rank::kAllg};
+    GList gfree;
+    std::atomic<std::uint64_t> goidgen{0};
+    std::atomic<std::int64_t> ngoroutines{0};
+
+    Lock mlock{Rank::kLeaf};
+    M* allm[BATON_MAX_M] = {};
+    std::uint32_t mslots = 0;   // slots ever used
+    std::uint32_t mfree = 0;    // slots of Ms that left, chained by idlelink
+    std::atomic<std::uint32_t> mcount{0};
+    std::atomic<std::uint32_t> mpeak{0};
+    std::atomic<std::uint32_t> midle{0};
+    IdleMs* idle_ms = nullptr; // one per possible CPU
+    std::uint32_t ncpu = 0;
+
+    assist::Records records{};
+    assist::Probe* probe = nullptr; // with the probe tier only
+    Assist tier = Assist::kSysmon;
+    std::atomic<bool> has_standby{false};
+
+    std::atomic<std::uint64_t> handoffs[static_cast<int>(By::kCount)] = {};
+    std::atomic<std::uint64_t> spinning_starts{0};
+    Histogram handoff_ns;
+};
+/// No destructor runs on it: Ms go on while static destructors do.
+extern constinit Sched sched;
+static_assert(std::is_trivially_destructible_v<Sched>);
+
+// The counters shared with the probe, in the scheduler's record.
+inline std::atomic_ref<std::uint32_t> npidle() {
+    return std::atomic_ref(sched.records.sched->npidle);
+}
+inline std::atomic_ref<std::uint32_t> nmspinning() {
+    return std::atomic_ref(sched.records.sched->nmspinning);
+}
+inline std::atomic_ref<std::uint32_t> runqsize() {
+    return std::atomic_ref(sched.records.sched->runqsize);
+}
+inline std::atomic_ref<std::int32_t> nblocked() {
+    return std::atomic_ref(sched.records.sched->nblocked);
+}
+inline std::atomic_ref<std::uint32_t> unpolled() {
+    return std::atomic_ref(sched.records.sched->unpolled);
+}
+
+/// Whether there is but one P: then its holder has no thieves and need wake nobody for its work.
+inline bool only_p() {
+    // relaxed: changes only while the world is stopped.
+    return sched.gomaxprocs.load(std::memory_order_relaxed) == 1;
+}
+inline assist::Actor actor(M* m) {
+    return {static_cast<std::uint16_t>(m->slot), m->rseq};
+}
+inline void set_state(M* m, shared::m_state s) {
+    m->rec->state = s;
+}
+std::uint32_t current_cpu_slow() noexcept;
+inline std::uint32_t current_cpu(M* m) noexcept {
+    const std::uint32_t cpu = m->rseq->cpu_id; // out of range where there is no rseq
+    return cpu < sched.ncpu ? cpu : current_cpu_slow();
+}
+inline std::uint32_t fastrand(M* m) {
+    // xorshift64: quality suffices for stealing order.
+    m->rng ^= m->rng << 13;
+    m->rng ^= m->rng >> 7;
+    m->rng ^= m->rng << 17;
+    return static_cast<std::uint32_t>(m->rng >> 32);
+}
+
+// ---- runq.cpp ----
+/// Puts gp on p's queue: `next` makes it runnext, kicking the old one to the tail. Owner only.
+void runqput(P* p, G* gp, bool next);
+/// Takes from p's queue; `inherit` tells that it goes on in the present time slice. Owner only.
+G* runqget(P* p, bool& inherit);
+bool runqempty(const P* p);
+inline std::uint32_t runqlen(const P* p) {
+    constexpr auto kRelaxed = std::memory_order_relaxed; // relaxed: a hint for the probe and people
+    return p->runqtail.load(kRelaxed) - p->runqhead.load(kRelaxed) +
+           (p->runnext.load(kRelaxed) != nullptr);
+}
+/// Steals half of victim's queue into p's; returns one to run. `runnext_too` on the last pass.
+G* runqsteal(P* p, P* victim, bool runnext_too);
+void runqput_all(P* p, GQueue& q);
+// The global queue; sched.lock held.
+void globrunqput(G* gp);
+void globrunqput_all(GQueue& q);
+G* globrunqget(P* p, std::uint32_t max);
+
+// ---- schedule.cpp ----
+[[noreturn]] void schedule(M* m);
+void acquirep(M* m, P* p);
+P* releasep(M* m);
+/// sched.lock held.
+void pidleput(P* p);
+P* pidleget(P* wanted = nullptr);
+/// Puts a list of runnable Gs where Ms will find them, and starts Ms for them. Any thread.
+void injectglist(GList& list);
+
+// ---- findrunnable.cpp ----
+G* findrunnable(M* m, bool& inherit);
+
+// ---- mstart.cpp ----
+/// Starts an idle or a new M for p, which the caller holds or has taken off the idle list.
+void startm(P* p, bool spinning);
+/// A new M; p may be null: then it parks. False when the kernel refuses a thread.
+bool newm(P* p, bool spinning);
+/// Parks until it is given a P.
+void stopm(M* m);
+M* mget(std::uint32_t cpu);
+void mput(M* m, std::uint32_t cpu);
+void mwake(M* m);
+bool appoint_standby();
+/// Attaches a thread that never runs Gs (sysmon, an understudy) to an M of its own.
+M* attach_helper(shared::m_state role);
+void help_pending(std::uint32_t cpu);
+
+// ---- handoff.cpp ----
+/// Work was published: gets an idle or blocked P running if nobody looks for work. Any thread.
+void wakep();
+/// p's M is about to block for long, or was found blocked and p was taken: p goes to an M that needs
+/// it, or to the idle list.
+void handoffp(P* p);
+/// Would anybody use p if its M lost it? What the probe and the understudy ask, too.
+bool wanted(const P* p);
+/// Takes a P from a blocked M for m itself: `old` first, then idle ones, then any. Null if none.
+P* take_any(M* m, P* old);
+/// The scan: a blocked P with work, for an M that found nothing else.
+P* take_blocked_with_work(M* m);
+/// Takes a P found in the kernel for an idle M, and wakes that. `cpu` is the caller's. Any thread
+/// with an actor, the understudies included: takes no lock.
+bool hand_blocked(P* p, assist::Word seen, const assist::Actor& me, std::uint32_t cpu, By by);
+void note_taken(P* p, assist::Word seen, By by);
+bool understudy_dispatch(std::uint32_t p_slot, assist::Word seen, const assist::Actor& me,
+                         std::uint32_t cpu);
+/// A parked M's turn at the ring buffer: returns with a P.
+P* standby_wait(M* m);
+
+// ---- sysmon.cpp ----
+void sysmon(M* m);
+void wake_sysmon();
+
+// ---- stw.cpp ----
+void stop_the_world();
+void start_the_world();
+void gcstopm(M* m);
+/// World stopped, or before the first M.
+void procresize(std::uint32_t n);
+
+// ---- newproc.cpp ----
+void gfpurge(P* p);
+
+// ---- init.cpp ----
+struct Config {
+    int procs;              // BATON_MAXPROCS, or what the machine offers
+    std::size_t stack_size; // BATON_STACK
+    int assist;             // BATON_ASSIST as int(Assist), -1 when unset
+};
+Config read_config();
+void set_default_stack(std::size_t bytes);
+void set_initial_procs(int n);
+bool started() noexcept;
+
+} // namespace baton::rt

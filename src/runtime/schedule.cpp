@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// schedule, execute, and the passing of Ps between Ms and the idle list.
+#include "kernel/clock.hpp"
+#include "runtime/sched.hpp"
+#include "runtime/switch.hpp"
+
+namespace baton::rt {
+
+namespace {
+
+// Runs gp until it leaves; returns on g0.
+void execute(M* m, G* gp, bool inherit) {
+    P* p = m->p;
+    if (!inherit) p->schedtick++;
+    if (p->handoff_ns) {
+        sched.handoff_ns.add(kernel::nanotime() - p->handoff_ns);
+        p->handoff_ns = 0;
+    }
+    switch_g0_to_g(m, gp);
+    after_switch();
+}
+
+} // namespace
+
+void schedule(M* m) {
+    after_switch();
+    for (;;) {
+        bool inherit = false;
+        G* gp = findrunnable(m, inherit);
+        if (m->spinning) {
+            // Found work: one fewer looks for it, and if that was the last, another must look on our
+            // behalf (wakep's other side).
+            m->spinning = false;
+            nmspinning().fetch_sub(1);
+            wakep();
+        }
+        execute(m, gp, inherit);
+    }
+}
+
+void acquirep(M* m, P* p) {
+    m->p = p;
+    m->prec = p->rec;
+    m->rec->p = p->slot;
+    set_state(m, m->spinning ? shared::M_SPINNING : shared::M_RUNNING);
+    if (p->rec->blocked_ns) { // handed off: by the probe's stamp, until the first G runs
+        p->handoff_ns = static_cast<std::int64_t>(p->rec->blocked_ns);
+        p->rec->blocked_ns = 0;
+    }
+}
+
+P* releasep(M* m) {
+    P* p = m->p;
+    m->p = nullptr;
+    m->rec->p = 0;
+    p->handoff_ns = 0;
+    return p;
+}
+
+void pidleput(P* p) {
+    assist::give_up(*p->rec, shared::P_IDLE);
+    p->link = sched.pidle;
+    sched.pidle = p;
+    npidle().fetch_add(1);
+}
+
+// The idle P `wanted` if it is idle, else the one put there last. It stays P_IDLE, held by being on no
+// list, until it is handed over. sched.lock held.
+P* pidleget(P* wanted) {
+    P** link = &sched.pidle;
+    if (wanted) {
+        for (P** l = link; *l; l = &(*l)->link) {
+            if (*l == wanted) {
+                link = l;
+                break;
+            }
+        }
+    }
+    P* p = *link;
+    if (!p) return nullptr;
+    *link = p->link;
+    p->link = nullptr;
+    npidle().fetch_sub(1);
+    // relaxed: wake_sysmon looks again.
+    if (sched.sysmonwait.load(std::memory_order_relaxed)) wake_sysmon();
+    return p;
+}
+
+void injectglist(GList& list) {
+    if (list.empty()) return;
+    GQueue q;
+    while (G* gp = list.pop()) {
+        gp->status.store(GStatus::kRunnable, std::memory_order_relaxed); // relaxed: see G::status
+        q.push_back(gp);
+    }
+    M* m = getm_or_null();
+    P* p = m && !m->in_syscall ? m->p : nullptr;
+    const std::uint32_t n = q.n;
+    if (!p) {
+        {
+            LockGuard guard(sched.lock);
+            globrunqput_all(q);
+        }
+        // One wake-up each as far as there are idle Ps; they chain on from there.
+        for (std::uint32_t i = 0; i < n && npidle().load() > 0; i++) {
+            P* idle;
+            {
+                LockGuard guard(sched.lock);
+                idle = pidleget();
+            }
+            if (!idle) break;
+            startm(idle, false);
+        }
+        wakep();
+        return;
+    }
+    // As many as idle Ps could run go where they find them; the rest are ours.
+    const std::uint32_t idle = npidle().load();
+    if (idle > 0) {
+        GQueue out;
+        for (std::uint32_t i = 0; i < idle; i++) {
+            G* gp = q.pop();
+            if (!gp) break;
+            out.push_back(gp);
+        }
+        LockGuard guard(sched.lock);
+        globrunqput_all(out);
+    }
+    runqput_all(p, q);
+    wakep();
+}
+
+} // namespace baton::rt

@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Stopping the world, and changing the number of Ps while it stands.
+//
+// gcwaiting and a request on each P (kAttnStop) are set; each running M gives its P up (gcstopm) at its
+// next pass through the scheduler; idle Ps and those in the kernel are taken here. stopwait counts
+// those still out.
+#include <stdexcept>
+
+#include "baton/run.hpp"
+#include "kernel/clock.hpp"
+#include "kernel/cpus.hpp"
+#include "kernel/futex.hpp"
+#include "runtime/sched.hpp"
+#include "runtime/sema.hpp"
+
+namespace baton::rt {
+
+namespace {
+
+constexpr auto kRelaxed = std::memory_order_relaxed;
+constexpr std::int64_t kLookAgainNs = 100'000; // Ps enter the kernel while we wait
+
+// sched.lock held. Takes what is idle or in the kernel.
+void seize(M* m) {
+    const std::uint32_t n = sched.gomaxprocs.load(kRelaxed); // relaxed: only we change it
+    while (P* p = pidleget()) {
+        assist::give_up(*p->rec, shared::P_GCSTOP);
+        sched.stopwait--;
+    }
+    const assist::Actor me = actor(m);
+    for (std::uint32_t i = 0; i < n; i++) {
+        P* p = sched.allp[i];
+        const assist::Word w = assist::load(*p->rec);
+        if (w.state == shared::P_RUN) {
+            p->attention.fetch_or(kAttnStop);
+        } else if (w.in_kernel() && w.taker == 0 && assist::take(*p->rec, w, me.slot, me)) {
+            if (w.state == shared::P_BLOCKED) nblocked().fetch_sub(1);
+            p->rec->blocked_ns = 0;
+            assist::give_up(*p->rec, shared::P_GCSTOP);
+            sched.stopwait--;
+        }
+    }
+}
+
+P* make_p(std::uint32_t slot) {
+    P* p = new P;
+    p->slot = slot;
+    p->rec = &sched.records.p[slot];
+    p->armscore = 16;
+    assist::give_up(*p->rec, shared::P_GCSTOP);
+    return p;
+}
+
+// A P that goes: its Gs to the head of nothing in particular, the global queue; its timers to `heir`.
+void destroy_p(P* p, P* heir) {
+    GQueue q;
+    bool inherit;
+    while (G* gp = runqget(p, inherit)) q.push_back(gp);
+    globrunqput_all(q);
+    heir->timers.take(p->timers);
+    gfpurge(p);
+    assist::give_up(*p->rec, shared::P_DEAD);
+}
+
+} // namespace
+
+void stop_the_world() {
+    semacquire(&sched.worldsema, false, WaitReason::kStoppingTheWorld);
+    M* m = getm();
+    sched.lock.lock();
+    sched.stopwait = sched.gomaxprocs.load(kRelaxed) - 1; // relaxed: only we change it; ours stands
+    sched.gcwaiting.store(true);
+    while (true) {
+        const std::uint32_t seq = sched.stopnote.load();
+        seize(m);
+        m->p->attention.fetch_and(~kAttnStop);
+        if (sched.stopwait == 0) break;
+        sched.lock.unlock();
+        (void)kernel::futex_wait(&sched.stopnote, seq, kernel::nanotime() + kLookAgainNs);
+        sched.lock.lock();
+    }
+    sched.lock.unlock();
+}
+
+void gcstopm(M* m) {
+    {
+        LockGuard guard(sched.lock);
+        P* p = m->p;
+        p->attention.fetch_and(~kAttnStop);
+        if (!sched.gcwaiting.load(kRelaxed)) return; // relaxed: changes under this lock
+        if (m->spinning) {
+            m->spinning = false;
+            nmspinning().fetch_sub(1);
+        }
+        releasep(m);
+        assist::give_up(*p->rec, shared::P_GCSTOP);
+        if (--sched.stopwait == 0) {
+            sched.stopnote.fetch_add(1);
+            kernel::futex_wake(&sched.stopnote, 1);
+        }
+    }
+    stopm(m);
+}
+
+void procresize(std::uint32_t n) {
+    const std::uint32_t old = sched.gomaxprocs.load(kRelaxed); // relaxed: the world stands
+    for (std::uint32_t i = old; i < n; i++) {
+        if (!sched.allp[i]) sched.allp[i] = make_p(i + 1);
+        assist::give_up(*sched.allp[i]->rec, shared::P_GCSTOP);
+    }
+    for (std::uint32_t i = n; i < old; i++) destroy_p(sched.allp[i], sched.allp[0]);
+    sched.gomaxprocs.store(n); // seq_cst: before Ms look at the new ones
+}
+
+void start_the_world() {
+    M* m = getm();
+    P* own = m->p;
+    P* runnable = nullptr; // Ps with work of their own, through link
+    {
+        LockGuard guard(sched.lock);
+        const std::uint32_t n = sched.gomaxprocs.load(kRelaxed); // relaxed: only we change it
+        if (own->slot > n) { // ours is gone: go on with the first
+            releasep(m);
+            own = sched.allp[0];
+            assist::hand_over(*own->rec, static_cast<std::uint16_t>(m->slot));
+            acquirep(m, own);
+        }
+        sched.gcwaiting.store(false);
+        for (std::uint32_t i = n; i-- > 0;) {
+            P* p = sched.allp[i];
+            if (p == own) continue;
+            if (runqempty(p)) {
+                pidleput(p);
+            } else {
+                p->link = runnable;
+                runnable = p;
+            }
+        }
+    }
+    while (P* p = runnable) {
+        runnable = p->link;
+        p->link = nullptr;
+        startm(p, false);
+    }
+    wakep();
+    semrelease(&sched.worldsema);
+}
+
+} // namespace baton::rt
+
+namespace baton {
+
+int max_procs() noexcept {
+    // relaxed: a number for people.
+    const std::uint32_t n = rt::sched.gomaxprocs.load(std::memory_order_relaxed);
+    return n != 0 ? static_cast<int>(n) : rt::read_config().procs;
+}
+
+int set_max_procs(int n) {
+    if (n < 1 || n > static_cast<int>(rt::kMaxP))
+        throw std::invalid_argument("baton::set_max_procs: not a number from 1 to 1024");
+    const int old = max_procs();
+    if (!rt::started()) {
+        rt::set_initial_procs(n);
+        return old;
+    }
+    rt::must_park("set_max_procs");
+    rt::stop_the_world();
+    rt::procresize(static_cast<std::uint32_t>(n));
+    rt::start_the_world();
+    return old;
+}
+
+} // namespace baton

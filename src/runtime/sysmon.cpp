@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// sysmon: a thread without a P that looks after what nobody else notices.
+//
+//   retake     Ps whose M is in the kernel: the floor where there is no probe, else a watchdog
+//   preempt    Gs that have run for 10 ms while others wait
+//   netpoll    when no M has polled for 10 ms
+//   spare      an idle M for the understudies, who may not make one
+//   trim       idle Ms that were not needed for a while leave
+//   quota      nothing: the number of Ps follows a changed quota only when asked to
+//
+// It sleeps 20 us to 10 ms between rounds, as the reference's; with the probe it starts at 1 ms, as
+// blocks are announced. When all Ps are idle it sleeps until one is not.
+#include <algorithm>
+
+#include "kernel/clock.hpp"
+#include "kernel/futex.hpp"
+#include "runtime/netpoll.hpp"
+#include "runtime/sched.hpp"
+
+namespace baton::rt {
+
+namespace {
+
+constexpr auto kRelaxed = std::memory_order_relaxed;
+constexpr std::int64_t kMaxDelayNs = 10'000'000;
+constexpr std::int64_t kTrimPeriodNs = 1'000'000'000;
+constexpr int kTrimWindow = 10;   // rounds of kTrimPeriodNs an M must have been idle
+constexpr int kTrimAtOnce = 16;
+
+/// What was seen of a P at the last look.
+struct Seen {
+    std::uint32_t schedtick = 0;
+    std::int64_t schedwhen = 0;
+    std::uint32_t syscalltick = 0;
+    std::int64_t syscallwhen = 0;
+};
+
+class Sysmon {
+public:
+    explicit Sysmon(M* m) : m_(m) {}
+    [[noreturn]] void run();
+
+private:
+    void wait();
+    bool deep_sleep();
+    void poll(std::int64_t now);
+    bool retake(std::int64_t now);
+    bool retake_p(P* p, Seen& s, std::int64_t now);
+    void spare();
+    void trim(std::int64_t now);
+
+    M* m_;
+    Seen seen_[kMaxP];
+    std::int64_t delay_ = 0;
+    int idle_rounds_ = 0;
+    std::int64_t trim_when_ = 0;
+    std::uint32_t trim_low_[kTrimWindow] = {};
+    int trim_at_ = 0;
+    bool note_came_ = false;
+};
+
+std::int64_t least_delay() {
+    return sched.tier == Assist::kProbe ? 1'000'000 : 20'000;
+}
+
+void Sysmon::run() {
+    std::fill(std::begin(trim_low_), std::end(trim_low_), 0u);
+    for (;;) {
+        wait();
+        const std::int64_t now = kernel::nanotime();
+        spare();
+        poll(now);
+        idle_rounds_ = retake(now) ? 0 : idle_rounds_ + 1;
+        trim(now);
+        if (sched.probe && !sched.has_standby.load(kRelaxed)) appoint_standby(); // relaxed: a hint
+        // Work in the global queue and a P nobody could be started for (a refused thread).
+        if (runqsize().load(kRelaxed) != 0 && npidle().load(kRelaxed) != 0) wakep(); // relaxed: hint
+    }
+}
+
+void Sysmon::wait() {
+    if (deep_sleep()) {
+        idle_rounds_ = 0;
+        delay_ = least_delay();
+        return;
+    }
+    if (idle_rounds_ == 0 || note_came_) {
+        delay_ = least_delay();
+    } else if (idle_rounds_ > 50 || sched.tier == Assist::kProbe) {
+        delay_ = std::min(delay_ * 2, kMaxDelayNs);
+    }
+    const std::uint32_t seq = sched.sysmonnote.load();
+    // relaxed: wake_sysmon raises the note after it
+    if (sched.need_spare.load(kRelaxed)) return;
+    note_came_ = kernel::futex_wait(&sched.sysmonnote, seq, kernel::nanotime() + delay_) == 0;
+}
+
+// All Ps idle: until somebody takes one. True if it slept.
+bool Sysmon::deep_sleep() {
+    const std::uint32_t procs = sched.gomaxprocs.load(kRelaxed); // relaxed: a hint
+    if (npidle().load() + sched.gcwaiting.load() < procs || sched.need_spare.load()) return false;
+    const std::uint32_t seq = sched.sysmonnote.load();
+    sched.sysmonwait.store(true); // seq_cst: then look again; pidleget lowers npidle, then looks here
+    bool slept = false;
+    if (npidle().load() == procs && !sched.need_spare.load()) {
+        // Idle Ms are trimmed even so: a second look as long as there are too many.
+        const bool many = sched.midle.load(kRelaxed) > procs + 2; // relaxed: a hint
+        const std::int64_t until = many ? kernel::nanotime() + kTrimPeriodNs : kernel::kForever;
+        (void)kernel::futex_wait(&sched.sysmonnote, seq, until);
+        slept = true;
+    }
+    sched.sysmonwait.store(false);
+    return slept;
+}
+
+void Sysmon::poll(std::int64_t now) {
+    std::int64_t last = sched.lastpoll.load();
+    if (last == 0 || now - last < kMaxDelayNs || !netpoll_any_waiters()) return;
+    if (!sched.lastpoll.compare_exchange_strong(last, now)) return;
+    GList list = netpoll(0);
+    injectglist(list);
+}
+
+bool Sysmon::retake(std::int64_t now) {
+    bool any = false;
+    const std::uint32_t procs = sched.gomaxprocs.load(kRelaxed); // relaxed: P structs stay
+    for (std::uint32_t i = 0; i < procs; i++) any |= retake_p(sched.allp[i], seen_[i], now);
+    return any;
+}
+
+bool Sysmon::retake_p(P* p, Seen& s, std::int64_t now) {
+    const assist::Word w = assist::load(*p->rec);
+    if (w.state == shared::P_RUN) {
+        // An owner that was named but not woken (an understudy lost the CPU in between).
+        M* owner = sched.allm[w.owner];
+        if (owner && owner->nextp.load(kRelaxed) == p) mwake(owner); // relaxed: repeated next round
+        const std::uint32_t tick = p->schedtick; // racy by design: a look
+        if (tick != s.schedtick) {
+            s.schedtick = tick;
+            s.schedwhen = now;
+        } else if (now - s.schedwhen >= kForcePreemptNs) {
+            p->attention.fetch_or(kAttnPreempt);
+            s.schedwhen = now;
+        }
+        return false;
+    }
+    if (!w.in_kernel() || w.taker != 0 || sched.gcwaiting.load()) return false;
+    const std::uint32_t tick = p->rec->syscalltick; // racy by design: a look
+    if (tick != s.syscalltick) {
+        s.syscalltick = tick;
+        s.syscallwhen = now;
+        // Seen twice in the same call before it counts as blocked; the probe knows at once.
+        if (w.state != shared::P_BLOCKED) return false;
+    }
+    if (!wanted(p)) return false;
+    const assist::Actor me = actor(m_);
+    if (!assist::take(*p->rec, w, me.slot, me)) return false;
+    note_taken(p, w, By::kSysmon);
+    handoffp(p);
+    return true;
+}
+
+void Sysmon::spare() {
+    if (!sched.need_spare.exchange(false)) return;
+    // Doubling, so that a burst of blocks is met by a few rounds; trim takes back what was too many.
+    const std::uint32_t have = sched.mcount.load(kRelaxed); // relaxed: a rough measure
+    const std::uint32_t more = std::clamp<std::uint32_t>(have / 4, 1, 8);
+    for (std::uint32_t i = 0; i < more && sched.midle.load(kRelaxed) < more; i++) { // relaxed: rough
+        if (!newm(nullptr, false)) return;
+    }
+}
+
+void Sysmon::trim(std::int64_t now) {
+    const std::uint32_t idle = sched.midle.load(kRelaxed); // relaxed: a rough measure
+    trim_low_[trim_at_] = std::min(trim_low_[trim_at_], idle);
+    if (now < trim_when_) return;
+    trim_when_ = now + kTrimPeriodNs;
+    // The fewest that were idle at any look of the window were needed by nobody.
+    const std::uint32_t low = *std::min_element(std::begin(trim_low_), std::end(trim_low_));
+    const std::uint32_t keep = sched.gomaxprocs.load(kRelaxed) + 2; // relaxed: a rough measure
+    int leave = low > keep ? std::min<int>(static_cast<int>(low - keep), kTrimAtOnce) : 0;
+    for (; leave > 0; leave--) {
+        M* m = mget(0);
+        if (!m) break;
+        m->order.store(kOrderExit);
+        mwake(m);
+    }
+    trim_at_ = (trim_at_ + 1) % kTrimWindow;
+    trim_low_[trim_at_] = sched.midle.load(kRelaxed); // relaxed: a rough measure
+}
+
+} // namespace
+
+void sysmon(M* m) {
+    auto* s = new Sysmon(m);
+    s->run();
+}
+
+void wake_sysmon() {
+    sched.sysmonnote.fetch_add(1);
+    kernel::futex_wake(&sched.sysmonnote, 1);
+}
+
+} // namespace baton::rt

@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Timers::run and what keeps the heap in order. A stopped timer stays in the heap as a zombie until
+// it comes to the head or zombies are more than a quarter; a moved one keeps its old entry until
+// that comes to the head (moved back) or the new time is due (moved up).
+#include "runtime/timer.hpp"
+
+#include <algorithm>
+
+#include "runtime/runtime.hpp"
+
+namespace baton::rt {
+
+namespace {
+
+constexpr std::size_t kArity = 4;
+
+/// Takes the timer out of what Timers guards; its entry must be dropped in the same breath.
+void leave(Timer* t) noexcept {
+    t->zombie = false;
+    // release: pairs with the acquire of the CAS in arm, so that who arms it next, under another
+    // heap's lock, writes its fields after we have read them.
+    t->heap.store(nullptr, std::memory_order_release);
+}
+
+} // namespace
+
+bool timer_reset(Timer* t, std::int64_t when, Timer::Fn f, void* arg, std::uintptr_t seq) {
+    M* m = getm_or_null();
+    if (!m || !m->p) fatal("a timer was armed on a thread without a processor");
+    const Timers::Armed armed = m->p->timers.arm(t, when, f, arg, seq);
+    if (armed.sooner) wake_netpoller(when);
+    return armed.pending;
+}
+
+bool timer_stop(Timer* t) {
+    for (;;) {
+        // acquire: pairs with the CAS in arm; the heap named has been constructed.
+        Timers* home = t->heap.load(std::memory_order_acquire);
+        if (!home) return false;
+        LockGuard guard(home->lock);
+        // relaxed: only changes to or from `home` matter, and those are made under its lock.
+        if (t->heap.load(std::memory_order_relaxed) != home) continue;
+        if (t->zombie) return false;
+        t->zombie = true;
+        home->zombies++;
+        if (home->heap[0].timer == t) {
+            home->clean_head();
+        } else if (home->zombies > home->heap.size() / 4) {
+            home->adjust();
+        }
+        home->publish();
+        return true;
+    }
+}
+
+// noexcept: a G that is being parked cannot be told that there is no memory for its timer.
+Timers::Armed Timers::arm(Timer* t, std::int64_t when, Timer::Fn f, void* arg,
+                          std::uintptr_t seq) noexcept {
+    for (;;) {
+        // acquire: pairs with the CAS below; the heap named has been constructed.
+        Timers* at = t->heap.load(std::memory_order_acquire);
+        const bool fresh = !at;
+        Timers* home = fresh ? this : at;
+        LockGuard guard(home->lock);
+        // acquire: pairs with the release in leave. release: with the acquire loads of `heap`.
+        // relaxed on failure, and for the second look: as in timer_stop, we look again.
+        if (fresh ? !t->heap.compare_exchange_strong(at, home, std::memory_order_acq_rel,
+                                                     std::memory_order_relaxed)
+                  : t->heap.load(std::memory_order_relaxed) != home)
+            continue;
+        t->f = f;
+        t->arg = arg;
+        t->seq = seq;
+        const bool pending = home->place(t, std::max<std::int64_t>(when, 1), fresh);
+        return {pending, home->publish()};
+    }
+}
+
+/// Enters a fresh timer, or notes that one is to be moved. True if it was pending.
+bool Timers::place(Timer* t, std::int64_t when, bool fresh) {
+    t->when = when;
+    if (fresh) {
+        t->entry_when = when;
+        heap.push_back({when, t});
+        sift_up(heap.size() - 1);
+        return false;
+    }
+    const bool pending = !t->zombie;
+    if (t->zombie) {
+        t->zombie = false;
+        zombies--;
+    }
+    if (heap[0].timer == t) {
+        clean_head();
+    } else if (when < t->entry_when && (moved_when == 0 || when < moved_when)) {
+        moved_when = when;
+    }
+    return pending;
+}
+
+std::int64_t Timers::run(std::int64_t now) {
+    // relaxed: the owner sees its own arming; a thief that misses one just made looks again, by the
+    // seq_cst load of (B), before it sleeps.
+    const std::int64_t next = next_when.load(std::memory_order_relaxed);
+    if (next == 0 || next > now) return next;
+    lock.lock();
+    for (;;) {
+        if (moved_when != 0 && moved_when <= now) adjust();
+        if (heap.empty() || heap[0].when > now) break;
+        Timer* t = heap[0].timer;
+        const Timer::Fn f = t->f;
+        void* const arg = t->arg;
+        const std::uintptr_t seq = t->seq;
+        const std::int64_t late = now - t->when;
+        leave(t);
+        pop_head();
+        clean_head();
+        publish();
+        lock.unlock();
+        f(arg, seq, late);
+        lock.lock();
+    }
+    publish();
+    // relaxed: it is written under the lock that we hold.
+    const std::int64_t first = next_when.load(std::memory_order_relaxed);
+    lock.unlock();
+    return first;
+}
+
+void Timers::take(Timers& from) {
+    // One lock at a time: they are of one rank, and nobody else is about.
+    std::vector<TimerEntry> moved;
+    {
+        LockGuard guard(from.lock);
+        from.adjust();
+        moved.swap(from.heap);
+        from.publish();
+    }
+    LockGuard guard(lock);
+    heap.reserve(heap.size() + moved.size());
+    for (const TimerEntry& entry : moved) {
+        // relaxed: the world is stopped, and starting it orders this.
+        entry.timer->heap.store(this, std::memory_order_relaxed);
+        heap.push_back(entry);
+        sift_up(heap.size() - 1);
+    }
+    publish();
+}
+
+/// Says when the first is due. True if that is sooner than what was said before.
+bool Timers::publish() noexcept {
+    if (heap.empty()) moved_when = 0; // who was to be moved has been stopped
+    std::int64_t first = heap.empty() ? 0 : heap[0].when;
+    if (moved_when != 0 && (first == 0 || moved_when < first)) first = moved_when;
+    // relaxed: it is written under the lock that we hold.
+    const std::int64_t said = next_when.load(std::memory_order_relaxed);
+    if (first == said) return false;
+    if (first != 0 && (said == 0 || first < said)) {
+        // seq_cst: (A) next_when, then the look for a sleeper in wake_netpoller. With less, this
+        // store could still be in the store buffer when that look finds nobody, and (B) the sleeper
+        // not see it.
+        next_when.store(first, std::memory_order_seq_cst);
+        return true;
+    }
+    // relaxed: who reads the old, earlier time wakes up early and looks again.
+    next_when.store(first, std::memory_order_relaxed);
+    return false;
+}
+
+/// Restores I3.
+void Timers::clean_head() noexcept {
+    while (!heap.empty()) {
+        Timer* t = heap[0].timer;
+        if (t->zombie) {
+            leave(t);
+            zombies--;
+            pop_head();
+        } else if (t->entry_when != t->when) {
+            heap[0].when = t->entry_when = t->when;
+            sift_down(0);
+        } else {
+            return;
+        }
+    }
+}
+
+/// Drops all zombies and puts every timer where it belongs: one pass over the heap.
+void Timers::adjust() noexcept {
+    std::size_t n = 0;
+    for (const TimerEntry& entry : heap) {
+        Timer* t = entry.timer;
+        if (t->zombie) {
+            leave(t);
+            continue;
+        }
+        t->entry_when = t->when;
+        heap[n++] = {t->when, t};
+    }
+    heap.erase(heap.begin() + static_cast<std::ptrdiff_t>(n), heap.end());
+    zombies = 0;
+    moved_when = 0;
+    if (n < 2) return;
+    for (std::size_t i = (n - 2) / kArity + 1; i-- > 0;) sift_down(i);
+}
+
+void Timers::pop_head() noexcept {
+    heap[0] = heap.back();
+    heap.pop_back();
+    if (!heap.empty()) sift_down(0);
+}
+
+void Timers::sift_up(std::size_t i) noexcept {
+    const TimerEntry entry = heap[i];
+    while (i > 0) {
+        const std::size_t parent = (i - 1) / kArity;
+        if (heap[parent].when <= entry.when) break;
+        heap[i] = heap[parent];
+        i = parent;
+    }
+    heap[i] = entry;
+}
+
+void Timers::sift_down(std::size_t i) noexcept {
+    const TimerEntry entry = heap[i];
+    const std::size_t n = heap.size();
+    for (;;) {
+        const std::size_t first = i * kArity + 1;
+        if (first >= n) break;
+        std::size_t least = first;
+        const std::size_t last = std::min(first + kArity, n);
+        for (std::size_t child = first + 1; child < last; child++)
+            if (heap[child].when < heap[least].when) least = child;
+        if (heap[least].when >= entry.when) break;
+        heap[i] = heap[least];
+        i = least;
+    }
+    heap[i] = entry;
+}
+
+} // namespace baton::rt
