@@ -61,14 +61,15 @@ TEST_BIN  := $(TEST_OBJ:$(BUILD)/obj/%.o=$(BUILD)/%)
 BENCH_BIN := $(BENCH_OBJ:$(BUILD)/obj/tests/%.o=$(BUILD)/%)
 EX_BIN    := $(EX_OBJ:$(BUILD)/obj/tools/%.o=$(BUILD)/%)
 
-.PHONY: all libs tests benches demo test bench check asan tsan model soak install clean format
+.PHONY: all libs tests benches examples demo test bench check asan tsan model soak install clean format
 .DELETE_ON_ERROR:
 
-all: libs tests benches $(EX_BIN)
+all: libs tests benches examples
 libs: $(LIB) $(BUILD)/libbaton.so
 tests: $(TEST_BIN)
 benches: $(BENCH_BIN)
-all libs tests benches:; @:
+examples: $(EX_BIN)
+all libs tests benches examples:; @:
 
 # --- compile and link ---
 
@@ -147,9 +148,9 @@ model: deps-test
 	@bash tests/model/check.sh
 
 bench: deps-bench
-	@$(MAKE) libs benches
-	@$(if $(PEERS),$(MAKE) -C tests/bench/peers BUILD=$(abspath $(BUILD))/peers)
-PEERS := $(wildcard tests/bench/peers/Makefile)
+	@$(MAKE) libs benches examples
+	@$(MAKE) -C tests/bench/peers BUILD=$(abspath $(BUILD))/peers
+	@BUILD=$(BUILD) tests/bench/run.sh
 
 check: deps-check
 	@$(MAKE) all
@@ -157,7 +158,7 @@ check: deps-check
 	@BUILD=$(BUILD) FLAGS="$(FLAGS)" tools/check/run.sh
 
 demo: deps-demo
-	@$(MAKE) all
+	@$(MAKE) examples
 	@BUILD=$(BUILD) bash tools/demo.sh
 
 define PKGCONFIG

@@ -40,7 +40,6 @@ constexpr ElemType elem_type() {
     // Values are moved where no exception could go: on the other goroutine's behalf.
     static_assert(std::is_nothrow_move_constructible_v<T> && std::is_nothrow_destructible_v<T>,
                   "the elements of a channel must move and be destroyed without throwing");
-    static_assert(sizeof(T) <= UINT32_MAX);
     ElemType type{sizeof(T), alignof(T), nullptr, nullptr};
     if constexpr (!std::is_trivially_copyable_v<T>) {
         type.move = [](void* to, void* from) noexcept {
@@ -73,19 +72,19 @@ public:
     Slot(const Slot&) = delete;
     Slot& operator=(const Slot&) = delete;
 
-    void* address() noexcept { return std::addressof(value_); }
+    void* address() noexcept { return std::addressof(value); }
     /// Moves the value out; once, and only if there is one.
     std::optional<T> take() noexcept {
         struct Destroy {
-            T& value;
-            ~Destroy() { value.~T(); }
-        } destroy{value_};
-        return std::optional<T>(std::move(value_));
+            T& it;
+            ~Destroy() { it.~T(); }
+        } destroy{value};
+        return std::optional<T>(std::move(value));
     }
 
 private:
     union {
-        T value_;
+        T value;
     };
 };
 

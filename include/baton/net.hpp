@@ -24,7 +24,7 @@ using Deadline = std::optional<std::chrono::steady_clock::time_point>;
 /// A connected stream socket. Movable; closes on destruction. One goroutine may read while another
 /// writes. Every call is for goroutines only and may park, except where said.
 /// Each call has a throwing form (std::system_error) and one that fills a std::error_code.
-/// A passed deadline is std::errc::timed_out; a wait cut by close() is std::errc::bad_file_descriptor.
+/// A passed deadline is std::errc::timed_out; a wait cut by close() std::errc::bad_file_descriptor.
 class Conn {
 public:
     Conn() noexcept;

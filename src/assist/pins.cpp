@@ -34,7 +34,8 @@ std::atomic<long> pinned_by{0};
 /// A path in fixed memory: remove_pins must not allocate.
 struct Path {
     char text[64];
-    template <class... Args> explicit Path(const char* format, Args... args) {
+    template <class... Args>
+    explicit Path(const char* format, Args... args) {
         std::snprintf(text, sizeof text, format, args...);
     }
 };

@@ -149,8 +149,8 @@ int make_private(void* at, std::size_t bytes) noexcept {
     for (std::size_t i = 0; i < bytes; i += 4096) {
         if (!all_zero(from + i)) std::memcpy(to + i, from + i, 4096); // most pages stay untouched
     }
-    const long moved = kernel::raw_syscall(__NR_mremap, to, bytes, bytes,
-                                           MREMAP_MAYMOVE | MREMAP_FIXED, at);
+    const long moved =
+        kernel::raw_syscall(__NR_mremap, to, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, at);
     return moved < 0 ? static_cast<int>(moved) : 0;
 }
 
@@ -246,9 +246,7 @@ int Probe::register_thread_via(Via via, shared::u32 m_slot) noexcept {
     return r;
 }
 
-int Probe::events_fd() const noexcept {
-    return forked_ ? -1 : ::bpf_map__fd(skel_->maps.events);
-}
+int Probe::events_fd() const noexcept { return forked_ ? -1 : ::bpf_map__fd(skel_->maps.events); }
 
 int Probe::consume(void (*fn)(void* ctx, const shared::wake_event&), void* ctx) noexcept {
     if (forked_) return 0;

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The probe: loads bpf/handoff.bpf.c, which marks a P blocked at the instant the kernel blocks its M,
-// and gives the runtime the records it shares with it. Each process loads its own: no process sees
-// another's records. How the marking works is told in the program itself.
+// The probe: loads bpf/handoff.bpf.c, which marks a P blocked at the instant the kernel blocks its
+// M, and gives the runtime the records it shares with it. Each process loads its own: no process
+// sees another's records. How the marking works is told in the program itself.
 //
-// Threads: load, pin and the destructor by one thread while no other uses the probe. register_thread
-// by each M for itself. consume by any one thread at a time. The rest by anyone. No signal handlers.
+// Threads: load, pin and the destructor by one thread while no other uses the probe.
+// register_thread by each M for itself. consume by any one thread at a time. The rest by anyone. No
+// signal handlers.
 //
 // Invariants:
 //   I1  after load() every thread of every process is watched, but acted on only if registered
@@ -46,7 +47,8 @@ public:
     [[nodiscard]] const Records& records() const noexcept { return records_; }
 
     /// From now on the probe knows the calling thread as this M. 0 or -errno. By pidfd, which takes
-    /// no capability, or on kernels before 6.9 by a program run in this thread, which takes CAP_BPF.
+    /// no capability, or on kernels before 6.9 by a program run in this thread, which takes
+    /// CAP_BPF.
     [[nodiscard]] int register_thread(shared::u32 m_slot) noexcept;
 
     /// Readable while events wait to be consumed, for poll and epoll.

@@ -138,7 +138,8 @@ inline bool chanrecv(ChanCore* c, void* to, bool block) {
 
 ChanCore* chan_make(const ElemType& type, std::size_t capacity) {
     const std::size_t header = header_bytes(type);
-    if (capacity > std::numeric_limits<std::uint32_t>::max() ||
+    constexpr std::size_t kMax = std::numeric_limits<std::uint32_t>::max();
+    if (capacity > kMax || type.size > kMax ||
         (type.size != 0 && capacity > (PTRDIFF_MAX - header) / type.size))
         throw std::length_error("baton::Chan: the buffer is larger than memory can be");
     void* space = ::operator new(header + capacity * type.size, alignment(type));

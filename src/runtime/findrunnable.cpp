@@ -60,7 +60,7 @@ bool heed_attention(M* m, P* p) {
     if (what & kAttnPreempt) {
         // The slice is over: the pair that shares it through runnext goes behind the others.
         if (G* next = p->runnext.exchange(nullptr)) runqput(p, next, false);
-        p->schedtick++;
+        next_slice(p);
     }
     if (what & kAttnStandby) appoint_standby();
     return false;
@@ -236,7 +236,8 @@ G* findrunnable(M* m, bool& inherit) {
         }
         inherit = false;
         // Now and then the global queue first, or two Gs that ready each other would starve it.
-        if (p->schedtick % 61 == 0 && runqsize().load(kRelaxed) != 0) { // relaxed: a hint
+        // relaxed: our own tick, and a hint.
+        if (p->schedtick.load(kRelaxed) % 61 == 0 && runqsize().load(kRelaxed) != 0) {
             LockGuard guard(sched.lock);
             if (G* gp = globrunqget(p, 1)) return gp;
         }

@@ -36,6 +36,7 @@ namespace {
 std::atomic<bool> is_started{false};
 std::mutex start_lock;
 int initial_procs = 0; // from set_max_procs before the start
+std::atomic<std::uint32_t> sysmon_gate{0}; // sysmon's thread is made first, and waits here
 
 const char* env(const char* name) {
     const char* v = std::getenv(name);
@@ -123,6 +124,7 @@ void start_sysmon() {
     auto body = [](void*) -> void* {
         kernel::set_thread_name("baton/sysmon");
         (void)kernel::set_timer_slack(1);
+        while (!started()) (void)kernel::futex_wait(&sysmon_gate, 0);
         sysmon(attach_helper(shared::M_SYSMON));
         return nullptr;
     };
@@ -157,11 +159,11 @@ void start() {
     if (const int rc = netpollinit(); rc < 0)
         throw std::system_error(-rc, std::generic_category(),
                                 "baton: cannot create the netpoller's epoll; see ulimit -n");
+    start_sysmon(); // the last thing that can fail
     start_records(config.assist, why);
     unpolled().store(1);
     install_handlers();
     start_ps(initial_procs ? initial_procs : config.procs);
-    start_sysmon();
     start_understudies(config.assist, why);
     if (sched.tier != Assist::kProbe || !why.empty()) {
         const bool asked = config.assist == static_cast<int>(sched.tier);
@@ -193,6 +195,8 @@ void ensure_started() {
     if (started()) return;
     start();
     is_started.store(true, std::memory_order_release); // release: pairs with started()
+    sysmon_gate.store(1);
+    kernel::futex_wake(&sysmon_gate, 1);
 }
 
 } // namespace baton::rt

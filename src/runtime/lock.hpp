@@ -21,7 +21,6 @@ enum class Rank : std::uint8_t {
     kChan,    // a channel; two of the same rank in address order (select)
     kSema,    // a bucket of the semaphore table
     kPollDesc,
-    kTimer,   // one timer
     kTimers,  // a P's heap
     kSched,   // global run queue, idle Ps
     kAllg,    // list of all Gs

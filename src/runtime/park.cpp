@@ -20,7 +20,8 @@ inline G* fast_next(P* p, bool& inherit) {
     // relaxed: a request seen one switch later does no harm.
     if (p->attention.load(kRelaxed) != 0) return nullptr;
     // One in 61 looks at the global queue first, so that two Gs here cannot starve it.
-    if (p->schedtick % 61 == 0 && runqsize().load(kRelaxed) != 0) return nullptr; // relaxed: a hint
+    // relaxed: our own tick, and a hint.
+    if (p->schedtick.load(kRelaxed) % 61 == 0 && runqsize().load(kRelaxed) != 0) return nullptr;
     // The clock costs 20 ns, so a P that has timers looks at every eighth switch. relaxed: a timer
     // set by another thread is seen a few switches later, as if set later.
     const std::int64_t when = p->timers.next_when.load(kRelaxed);
@@ -36,7 +37,7 @@ inline void switch_out(M* m, G* gp, void (*after)(G*, M*)) {
     m->prev = gp;
     m->after = after;
     if (next) {
-        p->schedtick += inherit ? 0 : 1;
+        if (!inherit) next_slice(p);
         switch_g_to_g(m, gp, next);
     } else {
         switch_g_to_g0(m, gp);

@@ -195,7 +195,8 @@ inline constexpr std::uint32_t kRunqSize = 256;
 struct alignas(64) P {
     std::uint32_t slot = 0; // index in the records, id + 1
     shared::p_rec* rec = nullptr;
-    std::uint32_t schedtick = 0; // one up per time slice; written by the owner, read by sysmon
+    // One up per time slice. relaxed: written by the owner alone; sysmon only wants to see it move.
+    std::atomic<std::uint32_t> schedtick{0};
     std::uint32_t polltick = 0;
     std::atomic<std::uint32_t> attention{0};
     std::int32_t armscore = 0;     // what arming an understudy has lately been worth (assist.cpp)

@@ -106,6 +106,11 @@ inline std::atomic_ref<std::uint32_t> unpolled() {
     return std::atomic_ref(sched.records.sched->unpolled);
 }
 
+/// p's next time slice begins. Owner only.
+inline void next_slice(P* p) {
+    constexpr auto kRelaxed = std::memory_order_relaxed; // relaxed: see P::schedtick
+    p->schedtick.store(p->schedtick.load(kRelaxed) + 1, kRelaxed);
+}
 /// Whether there is but one P: then its holder has no thieves and need wake nobody for its work.
 inline bool only_p() {
     // relaxed: changes only while the world is stopped.

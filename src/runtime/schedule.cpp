@@ -12,7 +12,7 @@ namespace {
 // Runs gp until it leaves; returns on g0.
 void execute(M* m, G* gp, bool inherit) {
     P* p = m->p;
-    if (!inherit) p->schedtick++;
+    if (!inherit) next_slice(p);
     if (p->handoff_ns) {
         sched.handoff_ns.add(kernel::nanotime() - p->handoff_ns);
         p->handoff_ns = 0;

@@ -37,7 +37,9 @@ constexpr std::uint32_t kArmAnyway = 64; // one call in so many tries again
 inline M* leave_p(M* m, P* p, std::uint32_t cpu) {
     shared::p_rec* rec = m->prec;
     rec->runq = runqlen(p);
-    rec->syscalltick++;
+    // relaxed: ours alone to write; sysmon wants to see it move.
+    std::atomic_ref tick(rec->syscalltick);
+    tick.store(tick.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
     set_state(m, shared::M_SYSCALL);
     assist::enter(*rec, static_cast<std::uint16_t>(m->slot), static_cast<std::uint16_t>(cpu));
     // From here on the P may be another's. relaxed: understudy.hpp, (A).

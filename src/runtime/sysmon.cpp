@@ -135,7 +135,7 @@ bool Sysmon::retake_p(P* p, Seen& s, std::int64_t now) {
         // An owner that was named but not woken (an understudy lost the CPU in between).
         M* owner = sched.allm[w.owner];
         if (owner && owner->nextp.load(kRelaxed) == p) mwake(owner); // relaxed: repeated next round
-        const std::uint32_t tick = p->schedtick; // racy by design: a look
+        const std::uint32_t tick = p->schedtick.load(kRelaxed); // relaxed: see P::schedtick
         if (tick != s.schedtick) {
             s.schedtick = tick;
             s.schedwhen = now;
@@ -146,7 +146,8 @@ bool Sysmon::retake_p(P* p, Seen& s, std::int64_t now) {
         return false;
     }
     if (!w.in_kernel() || w.taker != 0 || sched.gcwaiting.load()) return false;
-    const std::uint32_t tick = p->rec->syscalltick; // racy by design: a look
+    // relaxed: written by the owner alone; all that matters is whether it moved.
+    const std::uint32_t tick = std::atomic_ref(p->rec->syscalltick).load(kRelaxed);
     if (tick != s.syscalltick) {
         s.syscalltick = tick;
         s.syscallwhen = now;

@@ -44,11 +44,8 @@ bool timer_stop(Timer* t) {
         if (t->zombie) return false;
         t->zombie = true;
         home->zombies++;
-        if (home->heap[0].timer == t) {
-            home->clean_head();
-        } else if (home->zombies > home->heap.size() / 4) {
-            home->adjust();
-        }
+        if (home->heap[0].timer == t) home->clean_head();
+        if (home->zombies > home->heap.size() / 4) home->adjust();
         home->publish();
         return true;
     }
@@ -121,6 +118,7 @@ std::int64_t Timers::run(std::int64_t now) {
         f(arg, seq, late);
         lock.lock();
     }
+    if (zombies > heap.size() / 4) adjust();
     publish();
     // relaxed: it is written under the lock that we hold.
     const std::int64_t first = next_when.load(std::memory_order_relaxed);

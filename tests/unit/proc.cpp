@@ -1,0 +1,512 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Goroutines as their users see them: run, go, yield, blocking, exceptions, errno, the number of
+// processors. No INFO and no CAPTURE where a goroutine may park: doctest keeps those per thread.
+// run: tiers
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cerrno>
+#include <chrono>
+#include <cstdint>
+#include <exception>
+#include <memory>
+#include <set>
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "baton/baton.hpp"
+
+using namespace std::chrono_literals;
+using baton::Chan;
+using baton::WaitGroup;
+
+namespace {
+
+/// Runs f as a goroutine, once for each number of processors.
+template <class F>
+void over_procs(F f) {
+    for (const int procs : {1, 2, 4}) {
+        baton::run([&] {
+            baton::set_max_procs(procs);
+            f(procs);
+        });
+    }
+}
+
+/// Noinline and opaque: errno's address is the thread's, and a goroutine changes threads.
+[[gnu::noinline]] int get_errno() {
+    asm volatile("" ::: "memory");
+    return errno;
+}
+[[gnu::noinline]] void set_errno(int value) {
+    asm volatile("" ::: "memory");
+    errno = value;
+}
+long tid() { return ::syscall(SYS_gettid); }
+
+double cpu_seconds() {
+    rusage use{};
+    ::getrusage(RUSAGE_SELF, &use);
+    const auto seconds = [](const timeval& t) {
+        return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_usec) * 1e-6;
+    };
+    return seconds(use.ru_utime) + seconds(use.ru_stime);
+}
+
+/// Waits until f() holds, on a plain thread.
+template <class F>
+bool eventually(F f, std::chrono::milliseconds limit = 10s) {
+    const auto end = std::chrono::steady_clock::now() + limit;
+    while (!f()) {
+        if (std::chrono::steady_clock::now() > end) return false;
+        std::this_thread::sleep_for(1ms);
+    }
+    return true;
+}
+
+} // namespace
+
+TEST_CASE("proc: run returns what its function returns and rethrows what it throws") {
+    CHECK(baton::run([] { return 42; }) == 42);
+    CHECK(*baton::run([] { return std::make_unique<std::string>("moved"); }) == "moved");
+    bool ran = false;
+    baton::run([&] { ran = true; });
+    CHECK(ran);
+    CHECK_THROWS_WITH_AS(baton::run([] { throw std::range_error("no"); }), "no", std::range_error);
+    CHECK_THROWS_AS(baton::run([]() -> int { throw 7; }), int);
+    CHECK_THROWS_AS(baton::run([] { baton::run([] {}); }), std::logic_error);
+}
+
+TEST_CASE("proc: go works from plain threads, and the arguments are moved and decayed") {
+    std::atomic<int> sum{0};
+    std::vector<std::thread> threads;
+    for (int i = 0; i < 4; i++) {
+        threads.emplace_back([&] {
+            for (int n = 0; n < 100; n++) baton::go([&sum] { sum.fetch_add(1); });
+        });
+    }
+    for (std::thread& t : threads) t.join();
+    CHECK(eventually([&] { return sum.load() == 400; }));
+
+    baton::run([] {
+        WaitGroup wg;
+        int number = 1;
+        wg.go([](std::unique_ptr<int> p, const std::string& s, int n) {
+            CHECK(*p == 5);
+            CHECK(s == "array decays");
+            CHECK(n == 1);
+        }, std::make_unique<int>(5), "array decays", number);
+        number = 2; // it has its copy
+        wg.wait();
+
+        struct alignas(256) Aligned {
+            int value = 9;
+        };
+        wg.go([](const Aligned& a) {
+            CHECK(reinterpret_cast<std::uintptr_t>(&a) % 256 == 0);
+            CHECK(a.value == 9);
+        }, Aligned{});
+        std::array<char, 16 << 10> large{};
+        large.fill('x');
+        wg.go([large] { CHECK(std::count(large.begin(), large.end(), 'x') == 16 << 10); });
+        struct CopyThrows {
+            CopyThrows() = default;
+            CopyThrows(const CopyThrows&) { throw std::runtime_error("copy"); }
+        } bad;
+        CHECK_THROWS_AS(baton::go([](const CopyThrows&) {}, bad), std::runtime_error);
+        CHECK_THROWS_AS(baton::go({.stack_bytes = std::size_t{2} << 30}, [] {}), std::system_error);
+        wg.wait();
+    });
+    auto alive = std::make_shared<int>(0);
+    baton::run([&] { baton::go([alive] {}); });
+    CHECK(eventually([&] { return alive.use_count() == 1; })); // the closure was destroyed
+}
+
+TEST_CASE("proc: goroutine numbers are unique and never 0; 0 is a plain thread's") {
+    CHECK(baton::goid() == 0);
+    constexpr int kEach = 2000;
+    std::vector<std::uint64_t> ids(2 * kEach);
+    baton::run([&] {
+        CHECK(baton::goid() != 0);
+        WaitGroup wg;
+        for (int i = 0; i < kEach; i++) wg.go([&, i] { ids[i] = baton::goid(); });
+        wg.add(kEach);
+        std::thread plain([&] {
+            for (int i = kEach; i < 2 * kEach; i++) {
+                baton::go([&, i] {
+                    ids[i] = baton::goid();
+                    wg.done();
+                });
+            }
+        });
+        baton::blocking([&] { plain.join(); });
+        wg.wait();
+    });
+    CHECK(!std::count(ids.begin(), ids.end(), 0u));
+    CHECK(std::set<std::uint64_t>(ids.begin(), ids.end()).size() == ids.size());
+}
+
+// TestYieldProgress: a goroutine that only yields lets others come to an end.
+TEST_CASE("proc: yield makes progress") {
+    over_procs([](int) {
+        std::atomic<bool> stop{false};
+        WaitGroup wg;
+        wg.go([&] {
+            while (!stop.load()) baton::yield();
+        });
+        for (int i = 0; i < 1000; i++) baton::yield();
+        stop.store(true);
+        wg.wait();
+    });
+}
+
+// TestGoroutineParallelism: as many goroutines as processors run at the same time.
+TEST_CASE("proc: goroutines run in parallel") {
+    for (const int procs : {2, 4}) {
+        baton::run([procs] {
+            baton::set_max_procs(procs);
+            for (int round = 0; round < 10; round++) {
+                std::atomic<int> arrived{0};
+                WaitGroup wg;
+                for (int i = 0; i < procs; i++) {
+                    wg.go([&] { // without a yield: only a processor each lets them all arrive
+                        arrived.fetch_add(1);
+                        while (arrived.load() < procs) __builtin_ia32_pause();
+                    });
+                }
+                wg.wait();
+                CHECK(arrived.load() == procs);
+            }
+        });
+    }
+}
+
+// TestPingPongHog: a pair that readies each other through runnext shares one time slice.
+TEST_CASE("proc: a pair that plays ping-pong does not starve a third") {
+    baton::run([] {
+        baton::set_max_procs(1);
+        Chan<int> ping, pong;
+        std::atomic<bool> stop{false};
+        std::uint64_t rallies = 0;
+        WaitGroup wg;
+        wg.go([&] {
+            for (const int ball : ping) pong.send(ball);
+            pong.close();
+        });
+        wg.go([&] {
+            while (!stop.load()) {
+                ping.send(1);
+                if (pong.recv() == 1) rallies++;
+            }
+            ping.close();
+        });
+        using Clock = std::chrono::steady_clock;
+        auto longest = Clock::duration::zero();
+        int turns = 0;
+        const auto end = Clock::now() + 600ms;
+        for (auto last = Clock::now(); last < end; turns++) {
+            baton::yield();
+            const auto now = Clock::now();
+            longest = std::max(longest, now - last);
+            last = now;
+        }
+        stop.store(true);
+        wg.wait();
+        CHECK(rallies > 1000);
+        CHECK(turns >= 5);
+        CHECK(longest < 300ms); // slices of 10 ms; the rest is for a busy machine
+    });
+}
+
+namespace {
+
+struct Sad {
+    int value;
+};
+
+/// Yields while an exception unwinds past it.
+struct YieldsInDestructor {
+    int* seen;
+    ~YieldsInDestructor() {
+        for (int i = 0; i < 3; i++) baton::yield();
+        *seen = std::uncaught_exceptions();
+    }
+};
+
+/// Parks in every place where exception state is live; false if any of it was another's.
+bool exceptions_of(int me) {
+    bool good = std::uncaught_exceptions() == 0;
+    int during = -1;
+    try {
+        try {
+            YieldsInDestructor unwinding{&during};
+            throw Sad{me};
+        } catch (const Sad& sad) {
+            baton::yield();
+            good &= sad.value == me;
+            try {
+                throw std::runtime_error(std::to_string(me));
+            } catch (const std::runtime_error& inner) {
+                baton::sleep_for(100us);
+                good &= inner.what() == std::to_string(me);
+                good &= std::uncaught_exceptions() == 0;
+            }
+            baton::blocking([] { ::usleep(100); });
+            const std::exception_ptr kept = std::current_exception();
+            baton::yield();
+            good &= kept != nullptr;
+            throw; // the outer one again, not the inner, and nobody else's
+        }
+    } catch (const Sad& again) {
+        baton::yield();
+        good &= again.value == me;
+    }
+    good &= during == 1;
+    try { // out of a blocking call, which may come back on another thread
+        baton::blocking([me] {
+            ::usleep(50);
+            throw Sad{-me};
+        });
+        good = false;
+    } catch (const Sad& sad) {
+        good &= sad.value == -me;
+    }
+    return good && std::current_exception() == nullptr && std::uncaught_exceptions() == 0;
+}
+
+} // namespace
+
+TEST_CASE("proc: exceptions stay with their goroutine when it parks in a catch block") {
+    over_procs([](int) {
+        std::atomic<int> good{0};
+        WaitGroup wg;
+        for (int i = 1; i <= 8; i++) {
+            wg.go([&, i] {
+                for (int round = 0; round < 25; round++) good.fetch_add(exceptions_of(i));
+            });
+        }
+        wg.wait();
+        CHECK(good.load() == 8 * 25);
+    });
+}
+
+TEST_CASE("proc: errno survives blocking, also when the goroutine comes back on another thread") {
+    over_procs([](int) {
+        std::atomic<int> wrong{0};
+        std::atomic<int> moved{0};
+        std::atomic<bool> stop{false};
+        WaitGroup busy, wg;
+        for (int i = 0; i < 4; i++) {
+            busy.go([&] {
+                while (!stop.load()) {
+                    set_errno(-1);
+                    baton::yield();
+                }
+            });
+        }
+        for (int i = 0; i < 8; i++) {
+            wg.go([&, i] {
+                for (int round = 0; round < 10; round++) {
+                    const long before = tid();
+                    baton::blocking([&] {
+                        // Now and then for longer than sysmon sleeps between two looks.
+                        ::usleep(round == i ? 25'000 : 300);
+                        set_errno(1000 + i);
+                    });
+                    wrong.fetch_add(get_errno() != 1000 + i);
+                    moved.fetch_add(tid() != before);
+                }
+            });
+        }
+        wg.wait();
+        stop.store(true);
+        busy.wait();
+        CHECK(wrong.load() == 0);
+        CHECK(moved.load() > 0); // the premise
+    });
+}
+
+TEST_CASE("proc: blocking returns values, nests, starts goroutines, and works on a plain thread") {
+    CHECK(baton::blocking([] { return 3; }) == 3);
+    over_procs([](int) {
+        const std::uint64_t me = baton::goid();
+        WaitGroup wg;
+        std::atomic<int> ran{0};
+        const int value = baton::blocking([&] {
+            ::usleep(100);
+            wg.go([&] { ran.fetch_add(1); });
+            const int inner = baton::blocking([&] {
+                ::usleep(1000);
+                wg.go([&] { ran.fetch_add(1); });
+                return 20;
+            });
+            CHECK(baton::goid() == me);
+            wg.go([&] { ran.fetch_add(1); });
+            return inner + 1;
+        });
+        CHECK(value == 21);
+        wg.wait();
+        CHECK(ran.load() == 3);
+    });
+}
+
+TEST_CASE("proc: while one goroutine blocks in the kernel the others run, on one processor") {
+    baton::run([] {
+        baton::set_max_procs(1);
+        int ends[2];
+        REQUIRE(::pipe(ends) == 0);
+        std::atomic<bool> got{false};
+        WaitGroup wg;
+        for (int round = 0; round < 20; round++) {
+            got.store(false);
+            wg.go([&] {
+                char c = 0;
+                baton::blocking([&] { return ::read(ends[0], &c, 1); });
+                got.store(c == 'x');
+            });
+            baton::yield(); // it is in the kernel now
+            CHECK(!got.load());
+            REQUIRE(::write(ends[1], "x", 1) == 1);
+            wg.wait();
+            CHECK(got.load());
+        }
+        ::close(ends[0]);
+        ::close(ends[1]);
+    });
+}
+
+TEST_CASE("proc: set_max_procs up and down under load loses nothing") {
+    baton::run([] {
+        std::atomic<std::uint64_t> done{0};
+        std::atomic<bool> stop{false};
+        std::uint64_t started = 0;
+        WaitGroup wg;
+        for (int i = 0; i < 16; i++) {
+            started++;
+            wg.go([&, i] {
+                while (!stop.load()) {
+                    if (i % 4 == 0) baton::sleep_for(200us);
+                    if (i % 4 == 1) baton::blocking([] { ::usleep(200); });
+                    if (i % 4 == 2) wg.go([&] { done.fetch_add(1); }), done.fetch_sub(1);
+                    baton::yield();
+                }
+                done.fetch_add(1);
+            });
+        }
+        CHECK(baton::set_max_procs(1) >= 1);
+        int former = 1;
+        for (const int n : {2, 4, 8, 16, 32, 64, 33, 16, 7, 3, 2, 1, 64, 1, 2, 1, 5}) {
+            CHECK(baton::set_max_procs(n) == former);
+            CHECK(baton::max_procs() == n);
+            former = n;
+            baton::sleep_for(5ms);
+        }
+        stop.store(true);
+        wg.wait();
+        CHECK(done.load() == started);
+        CHECK_THROWS_AS(baton::set_max_procs(0), std::invalid_argument);
+        CHECK_THROWS_AS(baton::set_max_procs(2000), std::invalid_argument);
+        CHECK(baton::max_procs() == 5);
+    });
+}
+
+TEST_CASE("proc: a chain of 10,000 goroutines") {
+    over_procs([](int) {
+        constexpr int kLinks = 10'000;
+        Chan<int> last, right = last;
+        for (int i = 0; i < kLinks; i++) {
+            Chan<int> left;
+            baton::go([right, left] { right.send(left.recv().value() + 1); });
+            right = left;
+        }
+        right.send(0);
+        CHECK(last.recv() == kLinks);
+    });
+}
+
+namespace {
+
+/// Uses about `bytes` of stack, parking at the bottom of it.
+[[gnu::noinline]] std::uint64_t deep(std::size_t bytes) {
+    volatile char frame[1024];
+    for (std::size_t i = 0; i < sizeof frame; i += 64) frame[i] = static_cast<char>(bytes >> 10);
+    if (bytes <= sizeof frame) {
+        for (int i = 0; i < 3; i++) baton::yield();
+        return 1;
+    }
+    const std::uint64_t below = deep(bytes - sizeof frame);
+    for (std::size_t i = 0; i < sizeof frame; i += 64) {
+        if (frame[i] != static_cast<char>(bytes >> 10)) return 0;
+    }
+    return below != 0 ? below + 1 : 0;
+}
+
+} // namespace
+
+TEST_CASE("proc: stacks can be used, the usual 64 KiB and a larger one") {
+    over_procs([](int) {
+        std::atomic<int> good{0};
+        WaitGroup wg;
+        wg.add(16);
+        for (int i = 0; i < 16; i++) {
+            const std::size_t large = i % 2 == 0 ? 0 : 1 << 20;
+            const std::size_t use = large != 0 ? 900 << 10 : 40 << 10;
+            baton::go({.stack_bytes = large}, [&, use] {
+                good.fetch_add(deep(use) == use >> 10);
+                wg.done();
+            });
+        }
+        wg.wait();
+        CHECK(good.load() == 16);
+    });
+}
+
+TEST_CASE("proc: stats, the tier and the features say what is the case") {
+    baton::run([] {
+        baton::set_max_procs(2);
+        const baton::Stats before = baton::stats();
+        WaitGroup wg;
+        for (int i = 0; i < 100; i++) {
+            wg.go([] { baton::blocking([] { ::usleep(1000); }); });
+        }
+        CHECK(baton::stats().goroutines >= before.goroutines + 100);
+        wg.wait();
+        const baton::Stats after = baton::stats();
+        CHECK(after.threads >= 1);
+        CHECK(after.threads <= after.threads_peak);
+        CHECK(after.threads_idle <= after.threads);
+        CHECK(after.handoffs >= before.handoffs);
+        CHECK(after.handoffs == after.handoffs_understudy + after.handoffs_scan +
+                                    after.handoffs_ringbuf + after.handoffs_sysmon);
+    });
+    CHECK(eventually([] { return baton::stats().goroutines == 0; }));
+    std::set<std::string> names;
+    for (const baton::KernelFeature& f : baton::kernel_features()) names.insert(f.name);
+    for (const char* name : {"fsgsbase", "rseq", "membarrier_rseq", "futex2", "futex_waitv",
+                             "guard_pages", "epoll_pwait2", "io_uring", "bpf_btf", "sched_idle"}) {
+        CHECK(names.count(name) == 1);
+    }
+    const std::string tier = baton::to_string(baton::assist_tier());
+    MESSAGE(tier);
+}
+
+TEST_CASE("proc: an idle process uses no CPU") {
+    over_procs([](int) {
+        WaitGroup wg;
+        for (int i = 0; i < 100; i++) wg.go([] { baton::sleep_for(1ms); });
+        wg.wait();
+    });
+    std::this_thread::sleep_for(100ms);
+    const double before = cpu_seconds();
+    std::this_thread::sleep_for(1s);
+    CHECK(cpu_seconds() - before < 0.005);
+}

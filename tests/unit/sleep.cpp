@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Sleeping goroutines and threads: never too short, and not much too long.
+// run: tiers
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <random>
+#include <vector>
+
+#include <doctest/doctest.h>
+
+#include "baton/go.hpp"
+#include "baton/run.hpp"
+#include "baton/sync.hpp"
+#include "baton/time.hpp"
+
+namespace {
+
+using namespace std::chrono_literals;
+using Steady = std::chrono::steady_clock;
+constexpr auto kRelaxed = std::memory_order_relaxed;
+
+template <class F>
+std::chrono::nanoseconds time_of(F&& f) {
+    const auto start = Steady::now();
+    f();
+    return Steady::now() - start;
+}
+
+} // namespace
+
+TEST_CASE("a goroutine sleeps at least as long as asked") {
+    baton::run([] {
+        for (auto d : {1us, 50us, 300us, 1000us, 5000us, 20000us}) {
+            const auto slept = time_of([&] { baton::sleep_for(d); });
+            CHECK(slept >= d);
+            CHECK(slept < d + 500ms);
+        }
+    });
+}
+
+TEST_CASE("sleeps below a millisecond are honoured") {
+    baton::run([] {
+        auto best = std::chrono::nanoseconds::max();
+        for (int i = 0; i < 50; i++)
+            best = std::min(best, time_of([] { baton::sleep_for(100us); }));
+        CHECK(best < 900us);
+    });
+}
+
+TEST_CASE("nothing, less than nothing and the past return at once") {
+    baton::run([] {
+        CHECK(time_of([] {
+                  baton::sleep_for(0s);
+                  baton::sleep_for(-1h);
+                  baton::sleep_for(std::chrono::hours::min());
+                  baton::sleep_until(Steady::now() - 1h);
+                  baton::sleep_until(std::chrono::system_clock::now() - 1h);
+              }) < 500ms);
+    });
+}
+
+TEST_CASE("deadlines beyond the clock mean for ever") {
+    using baton::detail::saturating_deadline_ns;
+    CHECK(saturating_deadline_ns(std::chrono::nanoseconds::max()) == INT64_MAX);
+    CHECK(saturating_deadline_ns(1h) < INT64_MAX);
+    baton::run([] {
+        baton::go([] { baton::sleep_for(std::chrono::hours::max()); });
+        baton::go([] { baton::sleep_for(std::chrono::duration<double>(1e300)); });
+        baton::sleep_for(5ms); // the two do not keep this one from waking
+    });
+}
+
+TEST_CASE("sleep_until wakes at the time of any clock") {
+    baton::run([] {
+        const auto steady = Steady::now() + 3ms;
+        baton::sleep_until(steady);
+        CHECK(Steady::now() >= steady);
+        const auto slept =
+            time_of([] { baton::sleep_until(std::chrono::system_clock::now() + 3ms); });
+        CHECK(slept > 2ms);
+    });
+}
+
+TEST_CASE("a plain thread sleeps as a thread") {
+    CHECK(time_of([] { baton::sleep_for(2ms); }) >= 2ms);
+    CHECK(time_of([] { baton::sleep_until(Steady::now() + 2ms); }) >= 1900us);
+}
+
+TEST_CASE("sleepers wake in the order of their deadlines") {
+    baton::run([] {
+        std::atomic<int> turn{0};
+        baton::WaitGroup wg;
+        std::atomic<int> out_of_order{0};
+        const auto start = Steady::now() + 20ms;
+        for (int i = 9; i >= 0; i--) {
+            wg.go([&, i] {
+                baton::sleep_until(start + i * 20ms);
+                if (turn.fetch_add(1, kRelaxed) != i) out_of_order.fetch_add(1, kRelaxed);
+            });
+        }
+        wg.wait();
+        CHECK(out_of_order.load(kRelaxed) == 0);
+    });
+}
+
+TEST_CASE("ten thousand sleepers all wake, none too early") {
+    baton::run([] {
+        constexpr int kSleepers = 10'000;
+        std::atomic<int> early{0};
+        std::atomic<int> woken{0};
+        baton::WaitGroup wg;
+        std::mt19937 random(7);
+        for (int i = 0; i < kSleepers; i++) {
+            wg.go([&, d = std::chrono::microseconds(random() % 50'000)] {
+                const auto slept = time_of([&] { baton::sleep_for(d); });
+                if (slept < d) early.fetch_add(1, kRelaxed);
+                woken.fetch_add(1, kRelaxed);
+            });
+        }
+        wg.wait();
+        CHECK(early.load(kRelaxed) == 0);
+        CHECK(woken.load(kRelaxed) == kSleepers);
+    });
+}
+
+TEST_CASE("a sleeper is not kept waiting by goroutines that yield") {
+    baton::run([] {
+        std::atomic<bool> stop{false};
+        baton::WaitGroup wg;
+        for (int i = 0; i < 2 * baton::max_procs(); i++) {
+            wg.go([&] {
+                while (!stop.load(kRelaxed)) baton::yield();
+            });
+        }
+        CHECK(time_of([] { baton::sleep_for(5ms); }) < 1s);
+        stop.store(true, kRelaxed);
+        wg.wait();
+    });
+}
