@@ -25,7 +25,8 @@ typedef __u64 u64;
 #define BATON_MAX_P 1025
 #define BATON_MAX_CPU 1024
 
-/* A view kept for people; nothing is ever decided on it but "is this thread an understudy". */
+/* A view kept for people; nothing is ever decided on it but whether a thread is an understudy or
+ * sysmon, which they are for life. */
 enum m_state {
 	M_DEAD,
 	M_IDLE,

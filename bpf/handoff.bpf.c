@@ -94,11 +94,14 @@ static __always_inline u32 m_of(struct task_struct *task)
 	return rec ? rec->m : 0;
 }
 
-/* Will this task, which has the CPU next, see to a blocked P by itself? */
+/* Will this task, which has the CPU next, see to a blocked P by itself? An M that came back from a
+ * block and has lost its P still names it: the P's word says whose it is.
+ */
 static __always_inline bool takes_care(struct task_struct *next)
 {
-	u32 slot = m_of(next);
+	u32 slot = m_of(next), its;
 	struct m_rec *rec;
+	struct p_rec *prec;
 
 	if (!slot)
 		return false;
@@ -107,7 +110,13 @@ static __always_inline bool takes_care(struct task_struct *next)
 		return false;
 	if (rec->state == M_UNDERSTUDY)
 		return true;
-	return rec->p == 0 && rec->state != M_SYSMON;
+	if (rec->state == M_SYSMON)
+		return false;
+	its = READ_ONCE(rec->p);
+	if (!its)
+		return true;
+	prec = bpf_map_lookup_elem(&p, &its);
+	return prec && READ_ONCE(prec->word.owner) != slot;
 }
 
 /* Would anybody use this P? The same question as wanted() in src/runtime/handoff.cpp. */

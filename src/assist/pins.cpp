@@ -51,11 +51,10 @@ int remove_dir(const char* dir) noexcept {
     char path[sizeof(Path)];
     const std::size_t length = std::strlen(dir);
     for (const char* name : kNames) {
-        const std::size_t n = std::strlen(name);
-        if (length + 1 + n + 1 > sizeof path) return -ENAMETOOLONG;
-        std::memcpy(path, dir, length);
-        path[length] = '/';
-        std::memcpy(path + length + 1, name, n + 1);
+        if (length + 1 + std::strlen(name) + 1 > sizeof path) return -ENAMETOOLONG;
+        char* end = ::stpcpy(path, dir);
+        *end++ = '/';
+        ::stpcpy(end, name);
         (void)kernel::raw_syscall(__NR_unlinkat, AT_FDCWD, path, 0);
     }
     return static_cast<int>(kernel::raw_syscall(__NR_unlinkat, AT_FDCWD, dir, AT_REMOVEDIR));

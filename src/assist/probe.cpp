@@ -66,14 +66,14 @@ std::string with_warning(const std::string& what, int error) {
     return why;
 }
 
-/// "bpf", or the whole feature's name, in the comma-separated BATON_DISABLE.
+/// "bpf" in the comma-separated BATON_DISABLE.
 bool switched_off() {
     const char* env = std::getenv("BATON_DISABLE");
     std::string_view rest = env != nullptr ? env : "";
     while (!rest.empty()) {
         const std::size_t comma = std::min(rest.find(','), rest.size());
         const std::string_view name = rest.substr(0, comma);
-        if (name == "bpf" || name == "bpf_btf") return true;
+        if (name == "bpf") return true;
         rest.remove_prefix(std::min(comma + 1, rest.size()));
     }
     return false;

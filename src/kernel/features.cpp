@@ -154,7 +154,7 @@ long load_empty_tracing_program() {
     return raw_syscall(__NR_bpf, BPF_PROG_LOAD, &attr, sizeof attr);
 }
 
-Verdict probe_bpf_btf() {
+Verdict probe_bpf() {
     const long btf =
         raw_syscall(__NR_openat, AT_FDCWD, "/sys/kernel/btf/vmlinux", O_RDONLY | O_CLOEXEC, 0);
     if (btf < 0) return refused("/sys/kernel/btf/vmlinux", btf);
@@ -195,7 +195,7 @@ constexpr std::array kProbes = {
     Probe{"guard_pages", &Features::guard_pages, probe_guard_pages},
     Probe{"epoll_pwait2", &Features::epoll_pwait2, probe_epoll_pwait2},
     Probe{"io_uring", &Features::io_uring, probe_io_uring},
-    Probe{"bpf_btf", &Features::bpf_btf, probe_bpf_btf},
+    Probe{"bpf", &Features::bpf, probe_bpf},
     Probe{"sched_idle", &Features::sched_idle, probe_sched_idle},
 };
 

@@ -30,7 +30,7 @@ struct Features {
     bool guard_pages;     ///< MADV_GUARD_INSTALL
     bool epoll_pwait2;    ///< epoll with nanosecond timeouts
     bool io_uring;        ///< io_uring_setup lets us have a ring
-    bool bpf_btf;         ///< the kernel's types are readable and we may load a tracing program
+    bool bpf;             ///< the kernel's types are readable and we may load a tracing program
     bool sched_idle;      ///< SCHED_IDLE may be asked for
 };
 

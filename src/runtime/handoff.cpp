@@ -180,14 +180,14 @@ bool hand_blocked(P* p, assist::Word seen, const assist::Actor& me, std::uint32_
     // moment, losing the CPU just then would keep the P from everybody.
     IdleMs& here = sched.idle_ms[cpu];
     m->spinning = spin;
-    m->nextp.store(p);
+    name_next(m, p);
     here.pending.store(m->slot);
     const bool taken = assist::take(*p->rec, seen, static_cast<std::uint16_t>(m->slot), me);
     if (taken) {
         note_taken(p, seen, by);
         mwake(m);
     } else {
-        m->nextp.store(nullptr);
+        name_next(m, nullptr);
         m->spinning = false;
         if (spin) nmspinning().fetch_sub(1);
         mput(m, cpu);

@@ -195,7 +195,7 @@ void startm(P* p, bool spinning) {
         return;
     }
     m->spinning = spinning;
-    m->nextp.store(p);
+    name_next(m, p);
     assist::hand_over(*p->rec, static_cast<std::uint16_t>(m->slot));
     mwake(m);
 }
@@ -205,7 +205,7 @@ bool newm(P* p, bool spinning) {
     int rc = m ? 0 : EAGAIN;
     if (m) {
         m->spinning = spinning;
-        m->nextp.store(p);
+        name_next(m, p);
         if (p) assist::hand_over(*p->rec, static_cast<std::uint16_t>(m->slot));
         pthread_attr_t attr;
         pthread_attr_init(&attr);
@@ -220,7 +220,7 @@ bool newm(P* p, bool spinning) {
             return true;
         }
         sched.mcount.fetch_sub(1);
-        m->nextp.store(nullptr);
+        name_next(m, nullptr);
         m->spinning = false;
         free_m(m);
     }

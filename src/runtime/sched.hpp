@@ -177,6 +177,12 @@ void stopm(M* m);
 M* mget(std::uint32_t cpu);
 void mput(M* m, std::uint32_t cpu);
 void mwake(M* m);
+/// Notes the P a parked or new m is about to get, in its record too: the probe must not take it for an
+/// M that looks for work.
+inline void name_next(M* m, P* p) {
+    m->rec->p = p ? p->slot : 0;
+    m->nextp.store(p);
+}
 bool appoint_standby();
 /// Attaches a thread that never runs Gs (sysmon, an understudy) to an M of its own.
 M* attach_helper(shared::m_state role);
