@@ -61,7 +61,8 @@ TEST_BIN  := $(TEST_OBJ:$(BUILD)/obj/%.o=$(BUILD)/%)
 BENCH_BIN := $(BENCH_OBJ:$(BUILD)/obj/tests/%.o=$(BUILD)/%)
 EX_BIN    := $(EX_OBJ:$(BUILD)/obj/tools/%.o=$(BUILD)/%)
 
-.PHONY: all libs tests benches examples demo test bench check asan tsan model soak install clean format
+.PHONY: all libs tests benches examples demo test bench check asan tsan model soak
+.PHONY: install clean format
 .DELETE_ON_ERROR:
 
 all: libs tests benches examples

@@ -76,9 +76,7 @@ void go(const GoOptions& options, F&& f, Args&&... args) {
 
 template <class F, class... Args>
     requires std::invocable<std::decay_t<F>, std::decay_t<Args>...>
-void go(F&& f, Args&&... args) {
-    go(GoOptions{}, std::forward<F>(f), std::forward<Args>(args)...);
-}
+void go(F&& f, Args&&... args) { go(GoOptions{}, std::forward<F>(f), std::forward<Args>(args)...); }
 
 /// Lets other goroutines of this processor run; the caller goes to the tail of its run queue.
 /// On a plain thread this is sched_yield. May park.

@@ -17,7 +17,8 @@ bool take_remote(p_rec& p, Word seen, std::uint16_t owner, const Actor& me) {
     Word claimed = seen;
     claimed.taker = me.slot;
     if (!cas(p, seen.pack(), claimed.pack())) return false;
-    // No sequence begun on that CPU before this can still commit; those begun after it see the taker.
+    // No sequence begun on that CPU before this can still commit; those begun after it see the
+    // taker.
     kernel::membarrier_rseq_cpu(seen.cpu);
     return cas(p, claimed.pack(), Word{owner, 0, seen.cpu, shared::P_RUN}.pack());
 }

@@ -27,7 +27,8 @@
 // rule in it is needed.
 //
 // Without rseq, or without membarrier, every "rseq store" and "taker, membarrier, CAS" is one CAS,
-// in the whole process: the two ways do not mix, as a CAS from another CPU does not stop a sequence.
+// in the whole process: the two ways do not mix, as a CAS from another CPU does not stop a
+// sequence.
 //
 // Threads: each function says who may call it. `Actor` is the calling M.
 // Ordering: (A) a taker's and an owner's first read of the word is acquire and every store to it is
@@ -50,6 +51,7 @@
 namespace baton::assist {
 
 using shared::p_rec;
+inline constexpr auto kSeqCst = std::memory_order_seq_cst;
 using shared::p_state;
 
 /// The legal moves of a P, as data: kMoves[from] has the bit of each state it may go to.
@@ -62,9 +64,7 @@ inline constexpr std::uint32_t kMoves[] = {
     /* P_GCSTOP  */ 1u << shared::P_RUN | 1u << shared::P_IDLE | 1u << shared::P_DEAD,
     /* P_DEAD    */ 1u << shared::P_GCSTOP,
 };
-constexpr bool legal(p_state from, p_state to) {
-    return (kMoves[from] >> to & 1) != 0;
-}
+constexpr bool legal(p_state from, p_state to) { return (kMoves[from] >> to & 1) != 0; }
 
 /// The word, unpacked.
 struct Word {
@@ -94,7 +94,8 @@ struct Actor {
     std::uint16_t cpu() const { return static_cast<std::uint16_t>(rseq->cpu_id); }
 };
 
-/// Whether the process uses restartable sequences; else CAS everywhere. Set once, before any M runs.
+/// Whether the process uses restartable sequences; else CAS everywhere. Set once, before any M
+/// runs.
 inline bool use_rseq = false;
 
 inline constexpr std::uint64_t kSyscallToRun =
@@ -119,7 +120,8 @@ inline void enter(p_rec& p, std::uint16_t slot, std::uint16_t cpu) {
 inline bool leave_fast(p_rec& p, std::uint16_t slot, kernel::RseqArea* rseq) {
     static_assert(legal(shared::P_SYSCALL, shared::P_RUN));
     const std::uint32_t cpu = rseq->cpu_id;
-    const std::uint64_t expect = Word{slot, 0, static_cast<std::uint16_t>(cpu), shared::P_SYSCALL}.pack();
+    const std::uint64_t expect =
+        Word{slot, 0, static_cast<std::uint16_t>(cpu), shared::P_SYSCALL}.pack();
     const std::uint64_t desired = expect - kSyscallToRun;
     return arch::rseq_cmp_store(rseq, cpu, &p.word, expect, desired) ==
            arch::RseqResult::kCommitted;

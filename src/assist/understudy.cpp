@@ -51,7 +51,8 @@ bool Understudies::try_p(std::uint32_t slot, std::uint32_t cpu, const Actor& me)
 }
 
 bool Understudies::look(std::uint32_t cpu, const Actor& me) noexcept {
-    const std::uint32_t n = hooks_.procs->load(std::memory_order_relaxed); // relaxed: grows, shrinks
+    const std::uint32_t n =
+        hooks_.procs->load(std::memory_order_relaxed); // relaxed: grows, shrinks
     for (std::uint32_t slot = 1; slot <= n; slot++) {
         if (try_p(slot, cpu, me)) return true;
     }
@@ -71,9 +72,9 @@ void Understudies::run(std::uint32_t cpu) noexcept {
             if (now - start > kLookNs) break;
             _mm_pause();
         }
-        c.armed.store(0); // seq_cst: before the words are read again, see (A)
+        c.armed.store(0, kSeqCst); // seq_cst: before the words are read again, see (A)
         if (look(cpu, me)) {
-            c.armed.store(1);
+            c.armed.store(1, kSeqCst);
             continue;
         }
         c.dozes.fetch_add(1, std::memory_order_relaxed); // relaxed: for people
@@ -91,7 +92,7 @@ void* Understudies::thread_main(void* arg) {
     kernel::set_thread_name(name);
     int err = kernel::pin_thread(static_cast<int>(cpu));
     if (err == 0) err = kernel::become_sched_idle();
-    c->start.store(static_cast<std::uint32_t>(-err));
+    c->start.store(static_cast<std::uint32_t>(-err), kSeqCst);
     kernel::futex_wake(&c->start, 1);
     if (err == 0) understudies.run(cpu);
     return nullptr;
@@ -108,7 +109,7 @@ int Understudies::start(const Records& records, const UnderstudyHooks& hooks, bo
     for (int cpu : kernel::allowed_cpus()) {
         if (static_cast<std::uint32_t>(cpu) >= ncpu_) continue;
         Cpu& c = cpus_[cpu];
-        c.start.store(Cpu::kPending);
+        c.start.store(Cpu::kPending, kSeqCst);
         pthread_attr_t attr;
         pthread_attr_init(&attr);
         pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
@@ -117,12 +118,12 @@ int Understudies::start(const Records& records, const UnderstudyHooks& hooks, bo
         rc = -pthread_create(&thread, &attr, thread_main, &c);
         pthread_attr_destroy(&attr);
         if (rc == 0) {
-            while (c.start.load() == Cpu::kPending)
+            while (c.start.load(kSeqCst) == Cpu::kPending)
                 (void)kernel::futex_wait(&c.start, Cpu::kPending);
-            rc = -static_cast<int>(c.start.load());
+            rc = -static_cast<int>(c.start.load(kSeqCst));
         }
         if (rc != 0) {
-            c.armed.store(1); // nobody there: nobody shall arm it
+            c.armed.store(1, kSeqCst); // nobody there: nobody shall arm it
             break;
         }
     }

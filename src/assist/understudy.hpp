@@ -1,23 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The understudy: one thread per CPU, pinned there, in the scheduling class SCHED_IDLE, and runnable.
+// The understudy: one thread per CPU, pinned there, in the scheduling class SCHED_IDLE, and
+// runnable.
 //
-// While an M runs on that CPU the understudy never gets it. When the kernel blocks that M, the kernel
-// itself switches to the understudy: no wake-up, no interrupt. It finds the P in the kernel, passes it
-// to a parked M by a futex wake, which on its own CPU is a plain switch, and looks on.
+// While an M runs on that CPU the understudy never gets it. When the kernel blocks that M, the
+// kernel itself switches to the understudy: no wake-up, no interrupt. It finds the P in the kernel,
+// passes it to a parked M by a futex wake, which on its own CPU is a plain switch, and looks on.
 //
 //   armed   runnable, waiting for its CPU or looking; looks for at most 5 us at a time
 //   dozing  asleep on a futex; an M entering a system call on this CPU arms it
 //
-// It never runs Gs and never keeps a P: SCHED_IDLE is idle only inside its own scheduling group, and
-// a holder in that class stalls for as long as anybody else wants the CPU.
+// It never runs Gs and never keeps a P: SCHED_IDLE is idle only inside its own scheduling group,
+// and a holder in that class stalls for as long as anybody else wants the CPU.
 //
 // Threads: arm from the M on that CPU, the rest from the understudies themselves.
 // Ordering: (A) an M stores its word and then loads `armed`; the understudy clears `armed` and then
 //   loads the words. Both run on one CPU, which sees its own stores in order, and a switch between
 //   them is a full barrier; an M that migrates in between has crossed such a switch. So no fence is
-//   needed on the M's side. The understudy re-checks only words of its own CPU: with any word, arming
-//   and dozing chase each other for ever.
+//   needed on the M's side. The understudy re-checks only words of its own CPU: with any word,
+//   arming and dozing chase each other for ever.
 // Rejected: promotion, the understudy running the first G itself (better p50 by 0.6 us, worse
 //   in throughput, p99, CPU and all contended cases; needs CAP_SYS_NICE to leave SCHED_IDLE again).
 //   Looking for longer than 5 us: 45 % of a CPU taken from a busy process of another group.

@@ -22,7 +22,8 @@ constexpr int kExitCode = 2; // the reference's
 void say(const char* prefix, const char* fmt, va_list args) {
     char text[1024];
     int n = std::snprintf(text, sizeof text, "%s", prefix);
-    const int m = std::vsnprintf(text + n, sizeof text - static_cast<std::size_t>(n) - 1, fmt, args);
+    const int m =
+        std::vsnprintf(text + n, sizeof text - static_cast<std::size_t>(n) - 1, fmt, args);
     n += m < 0 ? 0 : m;
     if (n > static_cast<int>(sizeof text) - 2) n = static_cast<int>(sizeof text) - 2;
     text[n++] = '\n';

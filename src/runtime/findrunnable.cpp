@@ -12,8 +12,8 @@
 //     full barrier                                 full barrier
 //     nmspinning == 0?  then wake a P              any queue non-empty?  then spin again
 //
-// If both looked too early, each would have seen the other's store: the G cannot be left with all Ms
-// asleep. The same shape once more for needspinning:
+// If both looked too early, each would have seen the other's store: the G cannot be left with all
+// Ms asleep. The same shape once more for needspinning:
 //
 //     a submitter that sees no idle P              an M that goes idle without having spun
 //     ------------------------------              ---------------------------------------
@@ -42,8 +42,8 @@ std::uint32_t procs() {
 
 void become_spinning(M* m) {
     m->spinning = true;
-    nmspinning().fetch_add(1);
-    sched.needspinning.store(false);
+    nmspinning().fetch_add(1, kSeqCst);
+    sched.needspinning.store(false, kSeqCst);
     set_state(m, shared::M_SPINNING);
 }
 
@@ -56,10 +56,10 @@ bool heed_attention(M* m, P* p) {
         gcstopm(m);
         return true;
     }
-    p->attention.fetch_and(~what);
+    p->attention.fetch_and(~what, kSeqCst);
     if (what & kAttnPreempt) {
         // The slice is over: the pair that shares it through runnext goes behind the others.
-        if (G* next = p->runnext.exchange(nullptr)) runqput(p, next, false);
+        if (G* next = p->runnext.exchange(nullptr, kSeqCst)) runqput(p, next, false);
         next_slice(p);
     }
     if (what & kAttnStandby) appoint_standby();
@@ -68,7 +68,7 @@ bool heed_attention(M* m, P* p) {
 
 G* poll_network(std::int64_t delay) {
     GList list = netpoll(delay);
-    sched.lastpoll.store(kernel::nanotime());
+    sched.lastpoll.store(kernel::nanotime(), kSeqCst);
     G* gp = list.pop();
     if (gp) gp->status.store(GStatus::kRunnable, kRelaxed); // relaxed: see G::status
     injectglist(list);
@@ -102,7 +102,8 @@ G* steal_work(M* m, bool& new_work) {
             }
             if (victim == p) return false;
             if (last) {
-                const std::int64_t when = victim->timers.next_when.load(kRelaxed); // relaxed: a hint
+                const std::int64_t when =
+                    victim->timers.next_when.load(kRelaxed); // relaxed: a hint
                 if (when != 0 && when <= kernel::nanotime()) {
                     victim->timers.run(kernel::nanotime());
                     if (!runqempty(p)) {
@@ -123,7 +124,8 @@ std::int64_t first_timer() {
     std::int64_t first = 0;
     const std::uint32_t n = procs();
     for (std::uint32_t i = 0; i < n; i++) {
-        const std::int64_t when = sched.allp[i]->timers.next_when.load(); // seq_cst: with wake_netpoller
+        const std::int64_t when =
+            sched.allp[i]->timers.next_when.load(kSeqCst); // seq_cst: with wake_netpoller
         if (when != 0 && (first == 0 || when < first)) first = when;
     }
     return first;
@@ -146,7 +148,7 @@ bool take_idle(M* m, bool spin) {
 
 // The P-less M's last look at all queues before it sleeps. True: it has a P again.
 bool work_after_all(M* m) {
-    bool work = runqsize().load() != 0;
+    bool work = runqsize().load(kSeqCst) != 0;
     const std::uint32_t n = procs();
     for (std::uint32_t i = 0; i < n && !work; i++) work = !runqempty(sched.allp[i]);
     return work && take_idle(m, true);
@@ -155,23 +157,23 @@ bool work_after_all(M* m) {
 // Waits for the network and the first timer, as the one M that does. True: it has a P, and perhaps
 // *found.
 bool blocking_poll(M* m, std::int64_t until, G** found) {
-    if (sched.lastpoll.exchange(0) == 0) return false; // another one does
-    sched.poll_until.store(until);
-    unpolled().store(0);
-    // A timer set since first_timer was looked at finds lastpoll 0 and breaks the poll; look again for
-    // one set before that.
+    if (sched.lastpoll.exchange(0, kSeqCst) == 0) return false; // another one does
+    sched.poll_until.store(until, kSeqCst);
+    unpolled().store(0, kSeqCst);
+    // A timer set since first_timer was looked at finds lastpoll 0 and breaks the poll; look again
+    // for one set before that.
     const std::int64_t first = first_timer();
     if (first != 0 && (until == 0 || first < until)) {
         until = first;
-        sched.poll_until.store(until);
+        sched.poll_until.store(until, kSeqCst);
     }
     std::int64_t delay = -1;
     if (until != 0) delay = std::max<std::int64_t>(until - kernel::nanotime(), 0);
     set_state(m, shared::M_IDLE);
     GList list = netpoll(delay);
-    sched.poll_until.store(0);
-    unpolled().store(1);
-    sched.lastpoll.store(kernel::nanotime());
+    sched.poll_until.store(0, kSeqCst);
+    unpolled().store(1, kSeqCst);
+    sched.lastpoll.store(kernel::nanotime(), kSeqCst);
     if (!take_idle(m, false)) {
         if (P* p = take_any(m, nullptr)) {
             acquirep(m, p);
@@ -193,7 +195,7 @@ G* give_up_and_wait(M* m) {
         LockGuard guard(sched.lock);
         if (sched.gcwaiting.load(kRelaxed)) return nullptr; // relaxed: changes under this lock
         if (!sched.runq.empty()) return globrunqget(m->p, 0);
-        if (!m->spinning && sched.needspinning.load()) {
+        if (!m->spinning && sched.needspinning.load(kSeqCst)) {
             become_spinning(m);
             return nullptr;
         }
@@ -202,9 +204,10 @@ G* give_up_and_wait(M* m) {
     const bool was_spinning = m->spinning;
     if (was_spinning) {
         m->spinning = false;
-        nmspinning().fetch_sub(1); // seq_cst: the spinner's full barrier, see the head
+        nmspinning().fetch_sub(1, kSeqCst); // seq_cst: the spinner's full barrier, see the head
         if (work_after_all(m)) return nullptr;
-    } else if (sched.needspinning.load() && take_idle(m, true)) { // seq_cst: the second shape
+    } else if (sched.needspinning.load(kSeqCst) &&
+               take_idle(m, true)) { // seq_cst: the second shape
         return nullptr;
     }
     const std::int64_t until = first_timer();
@@ -212,8 +215,9 @@ G* give_up_and_wait(M* m) {
     if (until != 0 || netpoll_any_waiters()) {
         if (blocking_poll(m, until, &found)) return found;
         // Another M waits already: it must not wait past our timer.
-        const std::int64_t its = sched.poll_until.load();
-        if (until != 0 && (its == 0 || its > until) && sched.lastpoll.load() == 0) netpollbreak();
+        const std::int64_t its = sched.poll_until.load(kSeqCst);
+        if (until != 0 && (its == 0 || its > until) && sched.lastpoll.load(kSeqCst) == 0)
+            netpollbreak();
     }
     if (P* p = take_blocked_with_work(m)) {
         acquirep(m, p);
@@ -262,10 +266,10 @@ G* findrunnable(M* m, bool& inherit) {
 
 // A timer was set for `when`: whoever waits for the first one must not wait past it.
 void wake_netpoller(std::int64_t when) {
-    // seq_cst: the timer was published in next_when before; blocking_poll sets lastpoll to 0 and then
-    // reads next_when. One of the two sees the other.
-    if (sched.lastpoll.load() == 0) {
-        const std::int64_t until = sched.poll_until.load();
+    // seq_cst: the timer was published in next_when before; blocking_poll sets lastpoll to 0 and
+    // then reads next_when. One of the two sees the other.
+    if (sched.lastpoll.load(kSeqCst) == 0) {
+        const std::int64_t until = sched.poll_until.load(kSeqCst);
         if (until == 0 || until > when) netpollbreak();
     } else {
         wakep();

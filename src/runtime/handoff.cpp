@@ -2,12 +2,12 @@
 //
 // Passing Ps on: from blocked Ms to those who need one, and to new work.
 //
-// A P whose M blocked passes on when somebody would use it (wanted). If nobody would, it stays where it
-// is, in P_BLOCKED, and its M finds it again for nothing; but it counts as idle: a submitter of work
-// that finds no idle P looks for a blocked one (nblocked).
+// A P whose M blocked passes on when somebody would use it (wanted). If nobody would, it stays
+// where it is, in P_BLOCKED, and its M finds it again for nothing; but it counts as idle: a
+// submitter of work that finds no idle P looks for a blocked one (nblocked).
 //
-// Who takes blocked Ps, best first: the understudy of the CPU; an M that lost its own P or ran out of
-// work (the scan); the M woken through the ring buffer; wakep; sysmon. All by assist::take.
+// Who takes blocked Ps, best first: the understudy of the CPU; an M that lost its own P or ran out
+// of work (the scan); the M woken through the ring buffer; wakep; sysmon. All by assist::take.
 #include <poll.h>
 
 #include "kernel/clock.hpp"
@@ -24,9 +24,7 @@ std::uint32_t procs() {
     return sched.gomaxprocs.load(kRelaxed); // relaxed: changes only while the world is stopped
 }
 
-bool has_work(const P* p) {
-    return !runqempty(p) || runqsize().load() != 0;
-}
+bool has_work(const P* p) { return !runqempty(p) || runqsize().load(kSeqCst) != 0; }
 
 // Moves a blocked P to m. seen is its word.
 bool take_for(M* m, P* p, assist::Word seen, By by) {
@@ -37,7 +35,7 @@ bool take_for(M* m, P* p, assist::Word seen, By by) {
 }
 
 P* take_idle(M* m, P* wanted) {
-    if (npidle().load() == 0) return nullptr; // seq_cst: a second look after queueing a G
+    if (npidle().load(kSeqCst) == 0) return nullptr; // seq_cst: a second look after queueing a G
     P* p;
     {
         LockGuard guard(sched.lock);
@@ -50,7 +48,8 @@ P* take_idle(M* m, P* wanted) {
 
 // A blocked P; those without work first if `any`, only those with work if not.
 P* take_blocked(M* m, bool any) {
-    if (nblocked().load() <= 0 || sched.gcwaiting.load(kRelaxed)) // relaxed: stop_the_world repeats
+    if (nblocked().load(kSeqCst) <= 0 ||
+        sched.gcwaiting.load(kRelaxed)) // relaxed: stop_the_world repeats
         return nullptr;
     for (int pass = any ? 0 : 1; pass < 2; pass++) {
         for (std::uint32_t i = 0; i < procs(); i++) {
@@ -75,7 +74,7 @@ bool start_spinning_m() {
         startm(p, true);
         return true;
     }
-    if (nblocked().load() <= 0) return false;
+    if (nblocked().load(kSeqCst) <= 0) return false;
     M* m = getm_or_null();
     if (!m) { // a plain thread has no part in the ownership protocol
         wake_sysmon();
@@ -97,15 +96,15 @@ bool start_spinning_m() {
 } // namespace
 
 bool wanted(const P* p) {
-    // The probe asks the same of the records (bpf/handoff.bpf.c). relaxed: whoever is missed here is
-    // seen by wakep, which looks at nblocked after publishing work, or by sysmon.
+    // The probe asks the same of the records (bpf/handoff.bpf.c). relaxed: whoever is missed here
+    // is seen by wakep, which looks at nblocked after publishing work, or by sysmon.
     if (!runqempty(p) || runqsize().load(kRelaxed) != 0) return true;
     if (nmspinning().load(kRelaxed) != 0) return false;
     return npidle().load(kRelaxed) == 0 || unpolled().load(kRelaxed) != 0;
 }
 
 void note_taken(P* p, assist::Word seen, By by) {
-    if (seen.state == shared::P_BLOCKED) nblocked().fetch_sub(1);
+    if (seen.state == shared::P_BLOCKED) nblocked().fetch_sub(1, kSeqCst);
     p->rec->handoffs++;
     p->armscore = 16;
     // relaxed: counters for people.
@@ -113,16 +112,18 @@ void note_taken(P* p, assist::Word seen, By by) {
 }
 
 void wakep() {
-    std::atomic_thread_fence(std::memory_order_seq_cst); // the submitter's barrier (findrunnable.cpp)
-    if (nmspinning().load(kRelaxed) != 0) return;        // relaxed: after the fence
-    if (npidle().load(kRelaxed) == 0 && nblocked().load(kRelaxed) <= 0) { // relaxed: after the fence
+    std::atomic_thread_fence(
+        std::memory_order_seq_cst);               // the submitter's barrier (findrunnable.cpp)
+    if (nmspinning().load(kRelaxed) != 0) return; // relaxed: after the fence
+    if (npidle().load(kRelaxed) == 0 &&
+        nblocked().load(kRelaxed) <= 0) {              // relaxed: after the fence
         if (sched.needspinning.load(kRelaxed)) return; // relaxed: still set, not yet heeded
-        sched.needspinning.store(true);
-        if (npidle().load() == 0) return; // seq_cst: the second shape in findrunnable.cpp
+        sched.needspinning.store(true, kSeqCst);
+        if (npidle().load(kSeqCst) == 0) return; // seq_cst: the second shape in findrunnable.cpp
     }
     std::uint32_t none = 0;
     if (!nmspinning().compare_exchange_strong(none, 1)) return;
-    if (!start_spinning_m()) nmspinning().fetch_sub(1);
+    if (!start_spinning_m()) nmspinning().fetch_sub(1, kSeqCst);
 }
 
 void handoffp(P* p) {
@@ -131,13 +132,13 @@ void handoffp(P* p) {
         return;
     }
     std::uint32_t none = 0;
-    if (npidle().load() == 0 && nmspinning().compare_exchange_strong(none, 1)) {
+    if (npidle().load(kSeqCst) == 0 && nmspinning().compare_exchange_strong(none, 1)) {
         startm(p, true);
         return;
     }
     {
         LockGuard guard(sched.lock);
-        if (sched.runq.empty() && unpolled().load() == 0) {
+        if (sched.runq.empty() && unpolled().load(kSeqCst) == 0) {
             pidleput(p);
             return;
         }
@@ -158,9 +159,7 @@ P* take_any(M* m, P* old) {
     return take_blocked(m, true);
 }
 
-P* take_blocked_with_work(M* m) {
-    return take_blocked(m, false);
-}
+P* take_blocked_with_work(M* m) { return take_blocked(m, false); }
 
 bool hand_blocked(P* p, assist::Word seen, const assist::Actor& me, std::uint32_t cpu, By by) {
     bool spin = false;
@@ -171,8 +170,8 @@ bool hand_blocked(P* p, assist::Word seen, const assist::Actor& me, std::uint32_
     }
     M* m = mget(cpu);
     if (!m) {
-        if (spin) nmspinning().fetch_sub(1);
-        sched.need_spare.store(true);
+        if (spin) nmspinning().fetch_sub(1, kSeqCst);
+        sched.need_spare.store(true, kSeqCst);
         wake_sysmon();
         return false;
     }
@@ -181,7 +180,7 @@ bool hand_blocked(P* p, assist::Word seen, const assist::Actor& me, std::uint32_
     IdleMs& here = sched.idle_ms[cpu];
     m->spinning = spin;
     name_next(m, p);
-    here.pending.store(m->slot);
+    here.pending.store(m->slot, kSeqCst);
     const bool taken = assist::take(*p->rec, seen, static_cast<std::uint16_t>(m->slot), me);
     if (taken) {
         note_taken(p, seen, by);
@@ -189,10 +188,10 @@ bool hand_blocked(P* p, assist::Word seen, const assist::Actor& me, std::uint32_
     } else {
         name_next(m, nullptr);
         m->spinning = false;
-        if (spin) nmspinning().fetch_sub(1);
+        if (spin) nmspinning().fetch_sub(1, kSeqCst);
         mput(m, cpu);
     }
-    here.pending.store(0);
+    here.pending.store(0, kSeqCst);
     return taken;
 }
 
@@ -221,16 +220,16 @@ P* standby_wait(M* m) {
         }
     };
     shared::sched_rec* rec = sched.records.sched;
-    std::atomic_ref(rec->standby).store(1);
+    std::atomic_ref(rec->standby).store(1, kSeqCst);
     while (!ctx.got) {
         sched.probe->consume(on_event, &ctx);
         if (ctx.got) break;
         pollfd pfd{sched.probe->events_fd(), POLLIN, 0};
         (void)::poll(&pfd, 1, -1);
     }
-    std::atomic_ref(rec->standby).store(0);
-    sched.has_standby.store(false);
-    ctx.got->attention.fetch_or(kAttnStandby); // at its next turn it names a successor
+    std::atomic_ref(rec->standby).store(0, kSeqCst);
+    sched.has_standby.store(false, kSeqCst);
+    ctx.got->attention.fetch_or(kAttnStandby, kSeqCst); // at its next turn it names a successor
     return ctx.got;
 }
 

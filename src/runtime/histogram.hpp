@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A histogram of durations: four buckets per power of two, so a quantile is within 12 % of the truth.
+// A histogram of durations: four buckets per power of two, so a quantile is within 12 % of the
+// truth.
 //
 // Threads: any.
 #pragma once

@@ -2,9 +2,9 @@
 //
 // Starting the runtime: environment, records and probe, Ps, the first Ms, sysmon, understudies.
 //
-// Started once, by the first call that needs it, on whatever thread that is. A wrong environment value
-// costs one line and its default; only a kernel that refuses the first thread or the netpoller is an
-// error, which the caller gets.
+// Started once, by the first call that needs it, on whatever thread that is. A wrong environment
+// value costs one line and its default; only a kernel that refuses the first thread or the
+// netpoller is an error, which the caller gets.
 #include <pthread.h>
 #include <signal.h>
 
@@ -35,7 +35,7 @@ namespace {
 
 std::atomic<bool> is_started{false};
 std::mutex start_lock;
-int initial_procs = 0; // from set_max_procs before the start
+int initial_procs = 0;                     // from set_max_procs before the start
 std::atomic<std::uint32_t> sysmon_gate{0}; // sysmon's thread is made first, and waits here
 
 const char* env(const char* name) {
@@ -72,7 +72,8 @@ std::size_t read_stack() {
     const char* v = env("BATON_STACK");
     if (!v) return kDefault;
     const long long n = parse_number(v);
-    if (n >= static_cast<long long>(kMinStack) && n <= (1LL << 30)) return static_cast<std::size_t>(n);
+    if (n >= static_cast<long long>(kMinStack) && n <= (1LL << 30))
+        return static_cast<std::size_t>(n);
     warn("BATON_STACK=%s: not a size from 16k to 1g; using 64k", v);
     return kDefault;
 }
@@ -87,9 +88,7 @@ int read_assist() {
     return -1;
 }
 
-assist::Actor attach_understudy() {
-    return actor(attach_helper(shared::M_UNDERSTUDY));
-}
+assist::Actor attach_understudy() { return actor(attach_helper(shared::M_UNDERSTUDY)); }
 
 // Records, in BPF maps if the probe can be had and is wanted.
 void start_records(int forced, std::string& why) {
@@ -161,7 +160,7 @@ void start() {
                                 "baton: cannot create the netpoller's epoll; see ulimit -n");
     start_sysmon(); // the last thing that can fail
     start_records(config.assist, why);
-    unpolled().store(1);
+    unpolled().store(1, kSeqCst);
     install_handlers();
     start_ps(initial_procs ? initial_procs : config.procs);
     start_understudies(config.assist, why);
@@ -180,9 +179,7 @@ Config read_config() {
     return config;
 }
 
-void set_initial_procs(int n) {
-    initial_procs = n;
-}
+void set_initial_procs(int n) { initial_procs = n; }
 
 bool started() noexcept {
     // acquire: pairs with the release in ensure_started; what start() built is seen.
@@ -195,7 +192,7 @@ void ensure_started() {
     if (started()) return;
     start();
     is_started.store(true, std::memory_order_release); // release: pairs with started()
-    sysmon_gate.store(1);
+    sysmon_gate.store(1, kSeqCst);
     kernel::futex_wake(&sysmon_gate, 1);
 }
 
@@ -210,7 +207,7 @@ void check_run_allowed() {
 
 void Done::set() noexcept {
     auto& word = reinterpret_cast<std::atomic<std::uint32_t>&>(word_);
-    word.store(1); // seq_cst: then the wake
+    word.store(1, std::memory_order_seq_cst); // then the wake
     kernel::futex_wake(&word, 1);
 }
 

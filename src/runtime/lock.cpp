@@ -30,9 +30,7 @@ void Lock::lock_slow() noexcept {
     while (word_.exchange(2, std::memory_order_acquire) != 0) (void)kernel::futex_wait(&word_, 2);
 }
 
-void Lock::wake() noexcept {
-    kernel::futex_wake(&word_, 1);
-}
+void Lock::wake() noexcept { kernel::futex_wake(&word_, 1); }
 
 #ifdef BATON_LOCKRANK
 

@@ -17,15 +17,15 @@ namespace baton::rt {
 
 /// The lock order, as data. A thread holding one may take only those further down.
 enum class Rank : std::uint8_t {
-    kWorld,   // stop-the-world: one at a time
-    kChan,    // a channel; two of the same rank in address order (select)
-    kSema,    // a bucket of the semaphore table
+    kWorld, // stop-the-world: one at a time
+    kChan,  // a channel; two of the same rank in address order (select)
+    kSema,  // a bucket of the semaphore table
     kPollDesc,
-    kTimers,  // a P's heap
-    kSched,   // global run queue, idle Ps
-    kAllg,    // list of all Gs
-    kStack,   // stack slabs
-    kLeaf,    // takes nothing else
+    kTimers, // a P's heap
+    kSched,  // global run queue, idle Ps
+    kAllg,   // list of all Gs
+    kStack,  // stack slabs
+    kLeaf,   // takes nothing else
 };
 
 class Lock {

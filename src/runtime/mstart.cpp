@@ -3,8 +3,8 @@
 // Ms: making them, parking them, waking them, letting them go.
 //
 // Idle Ms are kept per CPU where they last ran, in lock-free stacks of slots: an understudy, which
-// must not wait for any lock, takes one last seen on its own CPU. M structs are never freed, so a stale
-// link read by a pop is harmless; the tag in the head makes its CAS fail.
+// must not wait for any lock, takes one last seen on its own CPU. M structs are never freed, so a
+// stale link read by a pop is harmless; the tag in the head makes its CAS fail.
 //
 // A parked M is given a P in this order, by whoever holds the P:
 //     m->nextp = p;  the P's word names m as owner;  m->park++;  futex wake
@@ -41,12 +41,10 @@ namespace {
 constexpr auto kRelaxed = std::memory_order_relaxed;
 constexpr std::size_t kG0Stack = 256 << 10;
 
-IdleMs& idle_on(std::uint32_t cpu) {
-    return sched.idle_ms[cpu];
-}
+IdleMs& idle_on(std::uint32_t cpu) { return sched.idle_ms[cpu]; }
 
 M* pop_idle(IdleMs& list) {
-    std::uint64_t head = list.head.load();
+    std::uint64_t head = list.head.load(kSeqCst);
     for (;;) {
         const auto slot = static_cast<std::uint16_t>(head);
         if (slot == 0) return nullptr;
@@ -62,7 +60,7 @@ M* allocate_m() {
     if (const std::uint32_t slot = sched.mfree) {
         M* m = sched.allm[slot];
         sched.mfree = m->idlelink.load(kRelaxed); // relaxed: under mlock
-        m->order.store(kOrderNone);
+        m->order.store(kOrderNone, kSeqCst);
         return m;
     }
     if (sched.mslots == kMaxM) return nullptr;
@@ -103,8 +101,9 @@ void attach(M* m) {
 #endif
     if (sched.probe) {
         const int rc = sched.probe->register_thread(m->slot);
-        if (rc < 0) warn("probe does not see thread %u (error %d): its blocks wait for sysmon",
-                         m->rec->tid, -rc);
+        if (rc < 0)
+            warn("probe does not see thread %u (error %d): its blocks wait for sysmon", m->rec->tid,
+                 -rc);
     }
 }
 
@@ -114,7 +113,7 @@ void mexit(M* m) {
     remove_signal_stack(m);
     if (m->rseq == m->own_rseq) kernel::rseq_detach(m->own_rseq);
     baton_tls_m = nullptr;
-    sched.mcount.fetch_sub(1);
+    sched.mcount.fetch_sub(1, kSeqCst);
     free_m(m); // nothing of m is used by this thread after this
 }
 
@@ -125,10 +124,10 @@ void* mstart(void* arg) {
     attach(m);
     install_signal_stack(m);
     (void)kernel::set_timer_slack(1);
-    if (m->nextp.load() == nullptr) {
+    if (m->nextp.load(kSeqCst) == nullptr) {
         stopm(m);
     } else {
-        acquirep(m, m->nextp.exchange(nullptr));
+        acquirep(m, m->nextp.exchange(nullptr, kSeqCst));
     }
     schedule(m);
 }
@@ -136,13 +135,13 @@ void* mstart(void* arg) {
 // Sleeps until m is handed a P or told what to do. Null: told.
 P* mpark(M* m) {
     for (;;) {
-        const std::uint32_t seq = m->park.load();
-        P* p = m->nextp.load();
+        const std::uint32_t seq = m->park.load(kSeqCst);
+        P* p = m->nextp.load(kSeqCst);
         if (p && assist::load(*p->rec).owner == m->slot) {
-            m->nextp.store(nullptr);
+            m->nextp.store(nullptr, kSeqCst);
             return p;
         }
-        if (m->order.load() != kOrderNone) return nullptr;
+        if (m->order.load(kSeqCst) != kOrderNone) return nullptr;
         (void)kernel::futex_wait(&m->park, seq);
     }
 }
@@ -156,7 +155,7 @@ std::uint32_t current_cpu_slow() noexcept {
 }
 
 void mwake(M* m) {
-    m->park.fetch_add(1);
+    m->park.fetch_add(1, kSeqCst);
     kernel::futex_wake(&m->park, 1);
 }
 
@@ -167,8 +166,8 @@ void help_pending(std::uint32_t cpu) {
 
 void mput(M* m, std::uint32_t cpu) {
     IdleMs& list = idle_on(cpu);
-    std::uint64_t head = list.head.load();
-    sched.midle.fetch_add(1);
+    std::uint64_t head = list.head.load(kSeqCst);
+    sched.midle.fetch_add(1, kSeqCst);
     do {
         // relaxed: published by the CAS.
         m->idlelink.store(static_cast<std::uint16_t>(head), kRelaxed);
@@ -180,8 +179,8 @@ M* mget(std::uint32_t cpu) {
     for (std::uint32_t i = 0; i < sched.ncpu && !m; i++) m = pop_idle(sched.idle_ms[i]);
     if (!m) return nullptr;
     // The last one: an understudy that comes next would find none, and may not make one itself.
-    if (sched.midle.fetch_sub(1) == 1 && sched.tier != Assist::kSysmon) {
-        sched.need_spare.store(true);
+    if (sched.midle.fetch_sub(1, kSeqCst) == 1 && sched.tier != Assist::kSysmon) {
+        sched.need_spare.store(true, kSeqCst);
         wake_sysmon();
     }
     return m;
@@ -211,41 +210,42 @@ bool newm(P* p, bool spinning) {
         pthread_attr_init(&attr);
         pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
         pthread_attr_setstacksize(&attr, kG0Stack);
-        const std::uint32_t n = sched.mcount.fetch_add(1) + 1;
+        const std::uint32_t n = sched.mcount.fetch_add(1, kSeqCst) + 1;
         pthread_t thread;
         rc = pthread_create(&thread, &attr, mstart, m);
         pthread_attr_destroy(&attr);
         if (rc == 0) {
-            if (n > sched.mpeak.load(kRelaxed)) sched.mpeak.store(n, kRelaxed); // relaxed: for people
+            // relaxed: for people
+            if (n > sched.mpeak.load(kRelaxed)) sched.mpeak.store(n, kRelaxed);
             return true;
         }
-        sched.mcount.fetch_sub(1);
+        sched.mcount.fetch_sub(1, kSeqCst);
         name_next(m, nullptr);
         m->spinning = false;
         free_m(m);
     }
-    if (spinning) nmspinning().fetch_sub(1);
+    if (spinning) nmspinning().fetch_sub(1, kSeqCst);
     if (p) { // sysmon tries again as long as there is work
         LockGuard guard(sched.lock);
         pidleput(p);
     }
     static std::atomic<bool> said{false};
-    if (!said.exchange(true))
+    if (!said.exchange(true, kSeqCst))
         warn("cannot start a thread (%s): see ulimit -u and the cgroup's pids.max; work waits for "
              "one of the %u there are",
-             rc == EAGAIN ? "EAGAIN" : "ENOMEM", sched.mcount.load());
+             rc == EAGAIN ? "EAGAIN" : "ENOMEM", sched.mcount.load(kSeqCst));
     return false;
 }
 
 bool appoint_standby() {
-    if (!sched.probe || sched.has_standby.exchange(true)) return true;
+    if (!sched.probe || sched.has_standby.exchange(true, kSeqCst)) return true;
     M* self = getm_or_null();
     M* m = mget(self ? current_cpu(self) : 0);
     if (!m) {
-        sched.has_standby.store(false);
+        sched.has_standby.store(false, kSeqCst);
         return false;
     }
-    m->order.store(kOrderStandby);
+    m->order.store(kOrderStandby, kSeqCst);
     mwake(m);
     return true;
 }
@@ -255,7 +255,7 @@ void stopm(M* m) {
         m->spinning = false;
         P* p;
         if (sched.probe && !sched.has_standby.load(kRelaxed) && // relaxed: the exchange decides
-            !sched.has_standby.exchange(true)) {
+            !sched.has_standby.exchange(true, kSeqCst)) {
             set_state(m, shared::M_IDLE);
             p = standby_wait(m);
         } else {
@@ -268,7 +268,7 @@ void stopm(M* m) {
             acquirep(m, p);
             return;
         }
-        const std::uint32_t order = m->order.exchange(kOrderNone);
+        const std::uint32_t order = m->order.exchange(kOrderNone, kSeqCst);
         if (order == kOrderExit) {
             mexit(m);
             pthread_exit(nullptr);

@@ -2,8 +2,9 @@
 //
 // Birth and death of Gs: newproc, the first frame, goexit, and the free lists.
 //
-// A G's callable lies on its own stack, just below the G: no allocation. Dead Gs are kept with their
-// stacks, on their P up to 64 and then, half of them, on the global list; they are never freed.
+// A G's callable lies on its own stack, just below the G: no allocation. Dead Gs are kept with
+// their stacks, on their P up to 64 and then, half of them, on the global list; they are never
+// freed.
 #include <cxxabi.h>
 
 #include <cerrno>
@@ -59,7 +60,8 @@ void gfput(P* p, G* gp) {
         // What a large stack has touched is given back: such Gs are few and their sizes differ.
         (void)kernel::discard(gp->stack_lo, stack_class_bytes(gp->stack_class) / 2);
         LockGuard guard(sched.glock);
-        // To the tail's end of the list in spirit: behind the head, so gfget finds default ones first.
+        // To the tail's end of the list in spirit: behind the head, so gfget finds default ones
+        // first.
         gp->schedlink = nullptr;
         if (G* head = sched.gfree.head) {
             gp->schedlink = head->schedlink;
@@ -92,7 +94,8 @@ std::uint64_t next_goid(P* p) {
     const auto goid = static_cast<unsigned long long>(gp->goid);
     const std::type_info* type = abi::__cxa_current_exception_type();
     int status = 0;
-    const char* name = type ? abi::__cxa_demangle(type->name(), nullptr, nullptr, &status) : nullptr;
+    const char* name =
+        type ? abi::__cxa_demangle(type->name(), nullptr, nullptr, &status) : nullptr;
     if (!name) name = type ? type->name() : "unknown type";
     try {
         throw;
@@ -103,9 +106,7 @@ std::uint64_t next_goid(P* p) {
     }
 }
 
-void goexit_commit(G* gp, M* m) {
-    goexit0(gp, m);
-}
+void goexit_commit(G* gp, M* m) { goexit0(gp, m); }
 
 // Where each G begins.
 void gstart() {
@@ -145,9 +146,7 @@ void gfpurge(P* p) {
     while (G* gp = p->gfree.pop()) sched.gfree.push(gp);
 }
 
-void set_default_stack(std::size_t bytes) {
-    default_class = stack_class_for(bytes);
-}
+void set_default_stack(std::size_t bytes) { default_class = stack_class_for(bytes); }
 
 } // namespace baton::rt
 

@@ -53,9 +53,7 @@ void park_commit(G* gp, M* m) {
     }
 }
 
-void yield_commit(G* gp, M* m) {
-    runqput(m->p, gp, false);
-}
+void yield_commit(G* gp, M* m) { runqput(m->p, gp, false); }
 
 void gosched_commit(G* gp, M*) {
     LockGuard guard(sched.lock);
@@ -79,9 +77,7 @@ void gopark(UnlockFn unlockf, void* lock, WaitReason reason) {
     switch_out(m, gp, park_commit);
 }
 
-void goparkunlock(Lock& lock, WaitReason reason) {
-    gopark(unlock, &lock, reason);
-}
+void goparkunlock(Lock& lock, WaitReason reason) { gopark(unlock, &lock, reason); }
 
 void goready(G* gp) {
     gp->status.store(GStatus::kRunnable, kRelaxed); // relaxed: see G::status
@@ -129,15 +125,24 @@ G* must_park(const char* what) {
 
 const char* to_string(WaitReason reason) noexcept {
     switch (reason) {
-    case WaitReason::kNone: return "";
-    case WaitReason::kSleep: return "sleep";
-    case WaitReason::kChanReceive: return "chan receive";
-    case WaitReason::kChanSend: return "chan send";
-    case WaitReason::kSemacquire: return "semacquire";
-    case WaitReason::kMutexLock: return "sync.Mutex.Lock";
-    case WaitReason::kWaitGroupWait: return "sync.WaitGroup.Wait";
-    case WaitReason::kIoWait: return "IO wait";
-    case WaitReason::kStoppingTheWorld: return "stopping the world";
+    case WaitReason::kNone:
+        return "";
+    case WaitReason::kSleep:
+        return "sleep";
+    case WaitReason::kChanReceive:
+        return "chan receive";
+    case WaitReason::kChanSend:
+        return "chan send";
+    case WaitReason::kSemacquire:
+        return "semacquire";
+    case WaitReason::kMutexLock:
+        return "sync.Mutex.Lock";
+    case WaitReason::kWaitGroupWait:
+        return "sync.WaitGroup.Wait";
+    case WaitReason::kIoWait:
+        return "IO wait";
+    case WaitReason::kStoppingTheWorld:
+        return "stopping the world";
     }
     return "?";
 }

@@ -4,9 +4,10 @@
 // slot before it, and the global queue behind. As the reference's runqput, runqget, runqgrab.
 //
 // Ordering: (A) the owner publishes slots by a release store of runqtail; a consumer loads it with
-//   acquire, so it sees the slots. (B) A consumer takes slots by a CAS of runqhead with release; the
-//   producer loads runqhead with acquire before it writes a slot again, so a slot is not overwritten
-//   before its consumer has read it. With one P there are no thieves, and the owner's CAS is a store.
+//   acquire, so it sees the slots. (B) A consumer takes slots by a CAS of runqhead with release;
+//   the producer loads runqhead with acquire before it writes a slot again, so a slot is not
+//   overwritten before its consumer has read it. With one P there are no thieves, and the owner's
+//   CAS is a store.
 #include <algorithm>
 
 #include "runtime/sched.hpp"
@@ -104,10 +105,10 @@ bool runqempty(const P* p) {
     // reads of the tail that agree (the reference's runqempty).
     for (;;) {
         // seq_cst: also the second half of "publish work, then look" in findrunnable.
-        const std::uint32_t head = p->runqhead.load();
-        const std::uint32_t tail = p->runqtail.load();
-        G* next = p->runnext.load();
-        if (tail == p->runqtail.load()) return head == tail && !next;
+        const std::uint32_t head = p->runqhead.load(kSeqCst);
+        const std::uint32_t tail = p->runqtail.load(kSeqCst);
+        G* next = p->runnext.load(kSeqCst);
+        if (tail == p->runqtail.load(kSeqCst)) return head == tail && !next;
     }
 }
 
@@ -147,12 +148,12 @@ G* runqsteal(P* p, P* victim, bool runnext_too) {
 
 void globrunqput(G* gp) {
     sched.runq.push_back(gp);
-    runqsize().store(sched.runq.n);
+    runqsize().store(sched.runq.n, kSeqCst);
 }
 
 void globrunqput_all(GQueue& q) {
     sched.runq.push_back_all(q);
-    runqsize().store(sched.runq.n);
+    runqsize().store(sched.runq.n, kSeqCst);
 }
 
 G* globrunqget(P* p, std::uint32_t max) {
@@ -165,7 +166,7 @@ G* globrunqget(P* p, std::uint32_t max) {
     G* first = sched.runq.pop();
     // The ring has room for the rest: callers come with an empty ring, or with max 1.
     for (std::uint32_t i = 1; i < n; i++) runqput(p, sched.runq.pop(), false);
-    runqsize().store(sched.runq.n);
+    runqsize().store(sched.runq.n, kSeqCst);
     return first;
 }
 

@@ -22,11 +22,11 @@
 #include "kernel/rseq.hpp"
 #include "runtime/timer.hpp"
 
-/// This thread's M, null on plain threads; mstart.cpp sets it. Initial-exec, so that a signal handler
-/// may read it.
+/// This thread's M, null on plain threads; mstart.cpp sets it. Initial-exec, so that a signal
+/// handler may read it.
 extern "C" {
-[[gnu::tls_model("initial-exec"), gnu::visibility("hidden")]] extern constinit thread_local void*
-    baton_tls_m;
+[[gnu::tls_model("initial-exec"),
+  gnu::visibility("hidden")]] extern constinit thread_local void* baton_tls_m;
 }
 
 namespace baton::rt {
@@ -34,7 +34,8 @@ namespace baton::rt {
 struct M;
 struct P;
 
-/// Life of a G. Each state is three facts: on which queue it is, who owns the stack, who moves it on.
+/// Life of a G. Each state is three facts: on which queue it is, who owns the stack, who moves it
+/// on.
 enum class GStatus : std::uint8_t {
     kIdle,     // being made; no queue; newproc owns it
     kRunnable, // on a run queue or about to be; nobody runs its stack; whoever dequeues it
@@ -65,7 +66,7 @@ struct EhGlobals {
 };
 
 struct G {
-    arch::Context sched;   // saved while it does not run
+    arch::Context sched;    // saved while it does not run
     G* schedlink = nullptr; // next on whichever list holds it
     M* m = nullptr;         // who runs it
     std::uint64_t goid = 0;
@@ -157,8 +158,8 @@ struct M {
     kernel::RseqArea* rseq = nullptr; // never null; an unregistered one where there is no rseq
     shared::m_rec* rec = nullptr;
     shared::p_rec* prec = nullptr; // p's
-    EhGlobals* eh = nullptr; // this thread's __cxa_get_globals()
-    arch::Context g0;        // saved while a G runs
+    EhGlobals* eh = nullptr;       // this thread's __cxa_get_globals()
+    arch::Context g0;              // saved while a G runs
     // What the context switched to does for the one left behind (after_switch).
     G* prev = nullptr;
     void (*after)(G* prev, M* m) = nullptr;
@@ -199,8 +200,8 @@ struct alignas(64) P {
     std::atomic<std::uint32_t> schedtick{0};
     std::uint32_t polltick = 0;
     std::atomic<std::uint32_t> attention{0};
-    std::int32_t armscore = 0;     // what arming an understudy has lately been worth (assist.cpp)
-    std::int64_t handoff_ns = 0;   // when the M before was blocked; accounted at the next execute
+    std::int32_t armscore = 0;   // what arming an understudy has lately been worth (assist.cpp)
+    std::int64_t handoff_ns = 0; // when the M before was blocked; accounted at the next execute
     std::uint64_t goidcache = 0;
     std::uint64_t goidcacheend = 0;
     GList gfree;
@@ -216,12 +217,8 @@ struct alignas(64) P {
 // ---- current ----
 
 /// The M of this thread; only on an M. Never cached across a switch: asm volatile.
-inline M* getm() {
-    return arch::gs_self<M>();
-}
-inline G* getg() {
-    return getm()->curg;
-}
+inline M* getm() { return arch::gs_self<M>(); }
+inline G* getg() { return getm()->curg; }
 /// The M of this thread, or null on a thread that is none. Any thread, signal handlers included.
 /// Through TLS, as a plain thread's GS base may be anything: it inherits that of its creator.
 inline M* getm_or_null() noexcept {

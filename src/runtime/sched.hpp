@@ -23,6 +23,10 @@
 
 namespace baton::rt {
 
+// What the scheduler's own words are accessed with unless a comment says why less is enough: most
+// of them take part in some "store mine, look at yours".
+inline constexpr auto kSeqCst = std::memory_order_seq_cst;
+
 inline constexpr std::uint32_t kMaxP = BATON_MAX_P - 1;
 inline constexpr std::uint32_t kMaxM = BATON_MAX_M - 1;
 inline constexpr std::int64_t kForcePreemptNs = 10'000'000; // a time slice, as the reference's
@@ -36,8 +40,8 @@ enum class By : std::uint8_t { kUnderstudy, kScan, kRingbuf, kSysmon, kCount };
 /// Idle Ms last seen on one CPU: a lock-free stack of M slots through M::idlelink.
 struct alignas(64) IdleMs {
     std::atomic<std::uint64_t> head{0}; // {tag:48, slot:16}; the tag defeats ABA
-    // A handoff the understudy of this CPU has committed and not yet woken; 0 none. Whoever comes by
-    // wakes it too, lest a busy process keep the understudy from it (understudy_dispatch).
+    // A handoff the understudy of this CPU has committed and not yet woken; 0 none. Whoever comes
+    // by wakes it too, lest a busy process keep the understudy from it (understudy_dispatch).
     std::atomic<std::uint32_t> pending{0};
 };
 
@@ -68,8 +72,8 @@ struct Sched {
 
     Lock mlock{Rank::kLeaf};
     M* allm[BATON_MAX_M] = {};
-    std::uint32_t mslots = 0;   // slots ever used
-    std::uint32_t mfree = 0;    // slots of Ms that left, chained by idlelink
+    std::uint32_t mslots = 0; // slots ever used
+    std::uint32_t mfree = 0;  // slots of Ms that left, chained by idlelink
     std::atomic<std::uint32_t> mcount{0};
     std::atomic<std::uint32_t> mpeak{0};
     std::atomic<std::uint32_t> midle{0};
@@ -116,12 +120,8 @@ inline bool only_p() {
     // relaxed: changes only while the world is stopped.
     return sched.gomaxprocs.load(std::memory_order_relaxed) == 1;
 }
-inline assist::Actor actor(M* m) {
-    return {static_cast<std::uint16_t>(m->slot), m->rseq};
-}
-inline void set_state(M* m, shared::m_state s) {
-    m->rec->state = s;
-}
+inline assist::Actor actor(M* m) { return {static_cast<std::uint16_t>(m->slot), m->rseq}; }
+inline void set_state(M* m, shared::m_state s) { m->rec->state = s; }
 std::uint32_t current_cpu_slow() noexcept;
 inline std::uint32_t current_cpu(M* m) noexcept {
     const std::uint32_t cpu = m->rseq->cpu_id; // out of range where there is no rseq
@@ -177,11 +177,11 @@ void stopm(M* m);
 M* mget(std::uint32_t cpu);
 void mput(M* m, std::uint32_t cpu);
 void mwake(M* m);
-/// Notes the P a parked or new m is about to get, in its record too: the probe must not take it for an
-/// M that looks for work.
+/// Notes the P a parked or new m is about to get, in its record too: the probe must not take it for
+/// an M that looks for work.
 inline void name_next(M* m, P* p) {
     m->rec->p = p ? p->slot : 0;
-    m->nextp.store(p);
+    m->nextp.store(p, kSeqCst);
 }
 bool appoint_standby();
 /// Attaches a thread that never runs Gs (sysmon, an understudy) to an M of its own.
@@ -191,8 +191,8 @@ void help_pending(std::uint32_t cpu);
 // ---- handoff.cpp ----
 /// Work was published: gets an idle or blocked P running if nobody looks for work. Any thread.
 void wakep();
-/// p's M is about to block for long, or was found blocked and p was taken: p goes to an M that needs
-/// it, or to the idle list.
+/// p's M is about to block for long, or was found blocked and p was taken: p goes to an M that
+/// needs it, or to the idle list.
 void handoffp(P* p);
 /// Would anybody use p if its M lost it? What the probe and the understudy ask, too.
 bool wanted(const P* p);

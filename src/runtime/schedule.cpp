@@ -29,10 +29,10 @@ void schedule(M* m) {
         bool inherit = false;
         G* gp = findrunnable(m, inherit);
         if (m->spinning) {
-            // Found work: one fewer looks for it, and if that was the last, another must look on our
-            // behalf (wakep's other side).
+            // Found work: one fewer looks for it, and if that was the last, another must look on
+            // our behalf (wakep's other side).
             m->spinning = false;
-            nmspinning().fetch_sub(1);
+            nmspinning().fetch_sub(1, kSeqCst);
             wakep();
         }
         execute(m, gp, inherit);
@@ -62,11 +62,11 @@ void pidleput(P* p) {
     assist::give_up(*p->rec, shared::P_IDLE);
     p->link = sched.pidle;
     sched.pidle = p;
-    npidle().fetch_add(1);
+    npidle().fetch_add(1, kSeqCst);
 }
 
-// The idle P `wanted` if it is idle, else the one put there last. It stays P_IDLE, held by being on no
-// list, until it is handed over. sched.lock held.
+// The idle P `wanted` if it is idle, else the one put there last. It stays P_IDLE, held by being on
+// no list, until it is handed over. sched.lock held.
 P* pidleget(P* wanted) {
     P** link = &sched.pidle;
     if (wanted) {
@@ -81,7 +81,7 @@ P* pidleget(P* wanted) {
     if (!p) return nullptr;
     *link = p->link;
     p->link = nullptr;
-    npidle().fetch_sub(1);
+    npidle().fetch_sub(1, kSeqCst);
     // relaxed: wake_sysmon looks again.
     if (sched.sysmonwait.load(std::memory_order_relaxed)) wake_sysmon();
     return p;
@@ -103,7 +103,7 @@ void injectglist(GList& list) {
             globrunqput_all(q);
         }
         // One wake-up each as far as there are idle Ps; they chain on from there.
-        for (std::uint32_t i = 0; i < n && npidle().load() > 0; i++) {
+        for (std::uint32_t i = 0; i < n && npidle().load(kSeqCst) > 0; i++) {
             P* idle;
             {
                 LockGuard guard(sched.lock);
@@ -116,7 +116,7 @@ void injectglist(GList& list) {
         return;
     }
     // As many as idle Ps could run go where they find them; the rest are ours.
-    const std::uint32_t idle = npidle().load();
+    const std::uint32_t idle = npidle().load(kSeqCst);
     if (idle > 0) {
         GQueue out;
         for (std::uint32_t i = 0; i < idle; i++) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// SIGSEGV on a goroutine's guard page: the overflow is reported by the goroutine's number. Any other
-// fault goes to the handler that was there before.
+// SIGSEGV on a goroutine's guard page: the overflow is reported by the goroutine's number. Any
+// other fault goes to the handler that was there before.
 //
 // Threads: install_handlers once at start; the stack functions by each M for itself.
 #pragma once

@@ -58,9 +58,7 @@ std::byte* g_address(std::byte* lo, std::size_t bytes) {
 
 } // namespace
 
-std::size_t stack_class_bytes(std::uint32_t cls) noexcept {
-    return kMinStack << cls;
-}
+std::size_t stack_class_bytes(std::uint32_t cls) noexcept { return kMinStack << cls; }
 
 std::uint32_t stack_class_for(std::size_t bytes) noexcept {
     const std::size_t size = std::bit_ceil(std::max(bytes, kMinStack));

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Stacks: fixed slots carved from large reserved slabs, a guard page at the low end, the G itself at
-// the high end, on the page the first frames touch anyway.
+// Stacks: fixed slots carved from large reserved slabs, a guard page at the low end, the G itself
+// at the high end, on the page the first frames touch anyway.
 //
 //   lo                                                            hi
 //   | guard page | ........ stack grows down ........ | closure | G | colour |
@@ -30,9 +30,7 @@ std::size_t stack_class_bytes(std::uint32_t cls) noexcept;
 G* malg(std::uint32_t cls, int* error) noexcept;
 
 /// Where gp's stack begins: just below the G.
-inline std::byte* stack_top(G* gp) {
-    return reinterpret_cast<std::byte*>(gp);
-}
+inline std::byte* stack_top(G* gp) { return reinterpret_cast<std::byte*>(gp); }
 
 /// The G whose guard page `addr` is in, or null. For the SIGSEGV handler: takes no lock.
 G* guard_owner(const void* addr) noexcept;

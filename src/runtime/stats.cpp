@@ -20,32 +20,34 @@ Assist assist_tier() {
 
 const char* to_string(Assist tier) noexcept {
     switch (tier) {
-    case Assist::kProbe: return "probe";
-    case Assist::kUnderstudy: return "understudy";
-    case Assist::kSysmon: return "sysmon";
+    case Assist::kProbe:
+        return "probe";
+    case Assist::kUnderstudy:
+        return "understudy";
+    case Assist::kSysmon:
+        return "sysmon";
     }
     return "?";
 }
 
 Stats stats() {
     using namespace rt;
-    constexpr auto kRelaxed = std::memory_order_relaxed; // relaxed: counts for people
+    constexpr auto kCount = std::memory_order_relaxed; // counts for people
     Stats s{};
     if (!started()) return s;
-    auto by = [](By b) { return sched.handoffs[static_cast<int>(b)].load(kRelaxed); };
-    s.goroutines = static_cast<std::uint64_t>(sched.ngoroutines.load(kRelaxed));
-    s.threads = sched.mcount.load(kRelaxed);
-    s.threads_idle = sched.midle.load(kRelaxed);
-    s.threads_peak = sched.mpeak.load(kRelaxed);
+    auto by = [](By b) { return sched.handoffs[static_cast<int>(b)].load(kCount); };
+    s.goroutines = static_cast<std::uint64_t>(sched.ngoroutines.load(kCount));
+    s.threads = sched.mcount.load(kCount);
+    s.threads_idle = sched.midle.load(kCount);
+    s.threads_peak = sched.mpeak.load(kCount);
     s.handoffs_understudy = by(By::kUnderstudy);
     s.handoffs_scan = by(By::kScan);
     s.handoffs_ringbuf = by(By::kRingbuf);
     s.handoffs_sysmon = by(By::kSysmon);
-    s.handoffs =
-        s.handoffs_understudy + s.handoffs_scan + s.handoffs_ringbuf + s.handoffs_sysmon;
+    s.handoffs = s.handoffs_understudy + s.handoffs_scan + s.handoffs_ringbuf + s.handoffs_sysmon;
     for (std::uint32_t i = 0; i < assist::understudies.ncpu(); i++) {
-        s.understudy_arms += assist::understudies.cpu(i).arms.load(kRelaxed);
-        s.understudy_dozes += assist::understudies.cpu(i).dozes.load(kRelaxed);
+        s.understudy_arms += assist::understudies.cpu(i).arms.load(kCount);
+        s.understudy_dozes += assist::understudies.cpu(i).dozes.load(kCount);
     }
     s.handoff_samples = sched.handoff_ns.count();
     s.handoff_p50_ns = sched.handoff_ns.quantile(0.50);

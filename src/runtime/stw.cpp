@@ -2,9 +2,9 @@
 //
 // Stopping the world, and changing the number of Ps while it stands.
 //
-// gcwaiting and a request on each P (kAttnStop) are set; each running M gives its P up (gcstopm) at its
-// next pass through the scheduler; idle Ps and those in the kernel are taken here. stopwait counts
-// those still out.
+// gcwaiting and a request on each P (kAttnStop) are set; each running M gives its P up (gcstopm) at
+// its next pass through the scheduler; idle Ps and those in the kernel are taken here. stopwait
+// counts those still out.
 #include <stdexcept>
 
 #include "baton/run.hpp"
@@ -33,9 +33,9 @@ void seize(M* m) {
         P* p = sched.allp[i];
         const assist::Word w = assist::load(*p->rec);
         if (w.state == shared::P_RUN) {
-            p->attention.fetch_or(kAttnStop);
+            p->attention.fetch_or(kAttnStop, kSeqCst);
         } else if (w.in_kernel() && w.taker == 0 && assist::take(*p->rec, w, me.slot, me)) {
-            if (w.state == shared::P_BLOCKED) nblocked().fetch_sub(1);
+            if (w.state == shared::P_BLOCKED) nblocked().fetch_sub(1, kSeqCst);
             p->rec->blocked_ns = 0;
             assist::give_up(*p->rec, shared::P_GCSTOP);
             sched.stopwait--;
@@ -52,7 +52,8 @@ P* make_p(std::uint32_t slot) {
     return p;
 }
 
-// A P that goes: its Gs to the head of nothing in particular, the global queue; its timers to `heir`.
+// A P that goes: its Gs to the head of nothing in particular, the global queue; its timers to
+// `heir`.
 void destroy_p(P* p, P* heir) {
     GQueue q;
     bool inherit;
@@ -70,11 +71,11 @@ void stop_the_world() {
     M* m = getm();
     sched.lock.lock();
     sched.stopwait = sched.gomaxprocs.load(kRelaxed) - 1; // relaxed: only we change it; ours stands
-    sched.gcwaiting.store(true);
+    sched.gcwaiting.store(true, kSeqCst);
     while (true) {
-        const std::uint32_t seq = sched.stopnote.load();
+        const std::uint32_t seq = sched.stopnote.load(kSeqCst);
         seize(m);
-        m->p->attention.fetch_and(~kAttnStop);
+        m->p->attention.fetch_and(~kAttnStop, kSeqCst);
         if (sched.stopwait == 0) break;
         sched.lock.unlock();
         (void)kernel::futex_wait(&sched.stopnote, seq, kernel::nanotime() + kLookAgainNs);
@@ -87,16 +88,16 @@ void gcstopm(M* m) {
     {
         LockGuard guard(sched.lock);
         P* p = m->p;
-        p->attention.fetch_and(~kAttnStop);
+        p->attention.fetch_and(~kAttnStop, kSeqCst);
         if (!sched.gcwaiting.load(kRelaxed)) return; // relaxed: changes under this lock
         if (m->spinning) {
             m->spinning = false;
-            nmspinning().fetch_sub(1);
+            nmspinning().fetch_sub(1, kSeqCst);
         }
         releasep(m);
         assist::give_up(*p->rec, shared::P_GCSTOP);
         if (--sched.stopwait == 0) {
-            sched.stopnote.fetch_add(1);
+            sched.stopnote.fetch_add(1, kSeqCst);
             kernel::futex_wake(&sched.stopnote, 1);
         }
     }
@@ -110,7 +111,7 @@ void procresize(std::uint32_t n) {
         assist::give_up(*sched.allp[i]->rec, shared::P_GCSTOP);
     }
     for (std::uint32_t i = n; i < old; i++) destroy_p(sched.allp[i], sched.allp[0]);
-    sched.gomaxprocs.store(n); // seq_cst: before Ms look at the new ones
+    sched.gomaxprocs.store(n, kSeqCst); // seq_cst: before Ms look at the new ones
 }
 
 void start_the_world() {
@@ -126,7 +127,7 @@ void start_the_world() {
             assist::hand_over(*own->rec, static_cast<std::uint16_t>(m->slot));
             acquirep(m, own);
         }
-        sched.gcwaiting.store(false);
+        sched.gcwaiting.store(false, kSeqCst);
         for (std::uint32_t i = n; i-- > 0;) {
             P* p = sched.allp[i];
             if (p == own) continue;

@@ -2,15 +2,17 @@
 //
 // Leaving one G's stack for another's, or for g0.
 //
-// A G that leaves must not be seen by others (a queue, a waker) before its context is saved: another M
-// would run a stack that is still in use. The reference hops to g0 for that. Here the context that is
-// switched TO does it, in after_switch, so that a park with a next G at hand is one switch, not two.
+// A G that leaves must not be seen by others (a queue, a waker) before its context is saved:
+// another M would run a stack that is still in use. The reference hops to g0 for that. Here the
+// context that is switched TO does it, in after_switch, so that a park with a next G at hand is one
+// switch, not two.
 //
 //   leaving G                     next G, or g0
 //   ---------                     -------------
 //   m->prev, m->after set
 //   baton_switch  ------------->  returns from its own baton_switch (or begins)
-//                                 after_switch: m->after(prev): put it on its queue, unlock its lock
+//                                 after_switch: m->after(prev): put it on its queue, unlock its
+//                                 lock
 //
 // Threads: the M itself.
 // Rejected: hopping to g0 always (5 ns more per switch).

@@ -3,8 +3,8 @@
 // entersyscall and exitsyscall: a G about to block in the kernel leaves its P where others can take
 // it, and comes back for it.
 //
-// Nothing here may touch errno on the way through, and a G that comes back on another thread takes its
-// errno along.
+// Nothing here may touch errno on the way through, and a G that comes back on another thread takes
+// its errno along.
 #include <cerrno>
 
 #include "baton/run.hpp"
@@ -49,9 +49,7 @@ inline M* leave_p(M* m, P* p, std::uint32_t cpu) {
 }
 
 // Where rseq does not tell the CPU.
-[[gnu::noinline, gnu::cold]] M* entersyscall_slow(M* m) {
-    return leave_p(m, m->p, current_cpu(m));
-}
+[[gnu::noinline, gnu::cold]] M* entersyscall_slow(M* m) { return leave_p(m, m->p, current_cpu(m)); }
 
 // Queues the G that came back to no P; then its M has one after all, or sleeps.
 void exitsyscall_noP(G* gp, M* m) {
@@ -60,8 +58,8 @@ void exitsyscall_noP(G* gp, M* m) {
         LockGuard guard(sched.lock);
         globrunqput(gp);
     }
-    // The G is published (seq_cst, in globrunqput); now look once more for an idle or takeable P: who
-    // gave one up before it could see the G is seen here.
+    // The G is published (seq_cst, in globrunqput); now look once more for an idle or takeable P:
+    // who gave one up before it could see the G is seen here.
     if (P* p = take_any(m, nullptr)) {
         acquirep(m, p);
         return;
@@ -80,7 +78,7 @@ void exitsyscall_noP(G* gp, M* m) {
     bool was_blocked = false;
     if (assist::reclaim(*old->rec, actor(m), was_blocked)) {
         if (was_blocked) {
-            nblocked().fetch_sub(1);
+            nblocked().fetch_sub(1, kSeqCst);
             old->rec->blocked_ns = 0;
         }
         set_state(m, shared::M_RUNNING);
@@ -110,8 +108,8 @@ void exitsyscall_noP(G* gp, M* m) {
 
 namespace baton::detail {
 
-// Both are straight lines without a frame: every cold case is a tail call. The M found on the way in is
-// handed to the way out, where each dependent load would delay the return of a cheap call.
+// Both are straight lines without a frame: every cold case is a tail call. The M found on the way
+// in is handed to the way out, where each dependent load would delay the return of a cheap call.
 
 void* entersyscall() noexcept {
     using namespace rt;

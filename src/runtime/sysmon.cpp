@@ -25,7 +25,7 @@ namespace {
 constexpr auto kRelaxed = std::memory_order_relaxed;
 constexpr std::int64_t kMaxDelayNs = 10'000'000;
 constexpr std::int64_t kTrimPeriodNs = 1'000'000'000;
-constexpr int kTrimWindow = 10;   // rounds of kTrimPeriodNs an M must have been idle
+constexpr int kTrimWindow = 10; // rounds of kTrimPeriodNs an M must have been idle
 constexpr int kTrimAtOnce = 16;
 
 /// What was seen of a P at the last look.
@@ -60,9 +60,7 @@ private:
     bool note_came_ = false;
 };
 
-std::int64_t least_delay() {
-    return sched.tier == Assist::kProbe ? 1'000'000 : 20'000;
-}
+std::int64_t least_delay() { return sched.tier == Assist::kProbe ? 1'000'000 : 20'000; }
 
 void Sysmon::run() {
     std::fill(std::begin(trim_low_), std::end(trim_low_), 0u);
@@ -75,7 +73,8 @@ void Sysmon::run() {
         trim(now);
         if (sched.probe && !sched.has_standby.load(kRelaxed)) appoint_standby(); // relaxed: a hint
         // Work in the global queue and a P nobody could be started for (a refused thread).
-        if (runqsize().load(kRelaxed) != 0 && npidle().load(kRelaxed) != 0) wakep(); // relaxed: hint
+        if (runqsize().load(kRelaxed) != 0 && npidle().load(kRelaxed) != 0)
+            wakep(); // relaxed: hint
     }
 }
 
@@ -90,7 +89,7 @@ void Sysmon::wait() {
     } else if (idle_rounds_ > 50 || sched.tier == Assist::kProbe) {
         delay_ = std::min(delay_ * 2, kMaxDelayNs);
     }
-    const std::uint32_t seq = sched.sysmonnote.load();
+    const std::uint32_t seq = sched.sysmonnote.load(kSeqCst);
     // relaxed: wake_sysmon raises the note after it
     if (sched.need_spare.load(kRelaxed)) return;
     note_came_ = kernel::futex_wait(&sched.sysmonnote, seq, kernel::nanotime() + delay_) == 0;
@@ -99,23 +98,26 @@ void Sysmon::wait() {
 // All Ps idle: until somebody takes one. True if it slept.
 bool Sysmon::deep_sleep() {
     const std::uint32_t procs = sched.gomaxprocs.load(kRelaxed); // relaxed: a hint
-    if (npidle().load() + sched.gcwaiting.load() < procs || sched.need_spare.load()) return false;
-    const std::uint32_t seq = sched.sysmonnote.load();
-    sched.sysmonwait.store(true); // seq_cst: then look again; pidleget lowers npidle, then looks here
+    if (npidle().load(kSeqCst) + sched.gcwaiting.load(kSeqCst) < procs ||
+        sched.need_spare.load(kSeqCst))
+        return false;
+    const std::uint32_t seq = sched.sysmonnote.load(kSeqCst);
+    sched.sysmonwait.store(
+        true, kSeqCst); // seq_cst: then look again; pidleget lowers npidle, then looks here
     bool slept = false;
-    if (npidle().load() == procs && !sched.need_spare.load()) {
+    if (npidle().load(kSeqCst) == procs && !sched.need_spare.load(kSeqCst)) {
         // Idle Ms are trimmed even so: a second look as long as there are too many.
         const bool many = sched.midle.load(kRelaxed) > procs + 2; // relaxed: a hint
         const std::int64_t until = many ? kernel::nanotime() + kTrimPeriodNs : kernel::kForever;
         (void)kernel::futex_wait(&sched.sysmonnote, seq, until);
         slept = true;
     }
-    sched.sysmonwait.store(false);
+    sched.sysmonwait.store(false, kSeqCst);
     return slept;
 }
 
 void Sysmon::poll(std::int64_t now) {
-    std::int64_t last = sched.lastpoll.load();
+    std::int64_t last = sched.lastpoll.load(kSeqCst);
     if (last == 0 || now - last < kMaxDelayNs || !netpoll_any_waiters()) return;
     if (!sched.lastpoll.compare_exchange_strong(last, now)) return;
     GList list = netpoll(0);
@@ -135,17 +137,17 @@ bool Sysmon::retake_p(P* p, Seen& s, std::int64_t now) {
         // An owner that was named but not woken (an understudy lost the CPU in between).
         M* owner = sched.allm[w.owner];
         if (owner && owner->nextp.load(kRelaxed) == p) mwake(owner); // relaxed: repeated next round
-        const std::uint32_t tick = p->schedtick.load(kRelaxed); // relaxed: see P::schedtick
+        const std::uint32_t tick = p->schedtick.load(kRelaxed);      // relaxed: see P::schedtick
         if (tick != s.schedtick) {
             s.schedtick = tick;
             s.schedwhen = now;
         } else if (now - s.schedwhen >= kForcePreemptNs) {
-            p->attention.fetch_or(kAttnPreempt);
+            p->attention.fetch_or(kAttnPreempt, kSeqCst);
             s.schedwhen = now;
         }
         return false;
     }
-    if (!w.in_kernel() || w.taker != 0 || sched.gcwaiting.load()) return false;
+    if (!w.in_kernel() || w.taker != 0 || sched.gcwaiting.load(kSeqCst)) return false;
     // relaxed: written by the owner alone; all that matters is whether it moved.
     const std::uint32_t tick = std::atomic_ref(p->rec->syscalltick).load(kRelaxed);
     if (tick != s.syscalltick) {
@@ -163,11 +165,13 @@ bool Sysmon::retake_p(P* p, Seen& s, std::int64_t now) {
 }
 
 void Sysmon::spare() {
-    if (!sched.need_spare.exchange(false)) return;
-    // Doubling, so that a burst of blocks is met by a few rounds; trim takes back what was too many.
+    if (!sched.need_spare.exchange(false, kSeqCst)) return;
+    // Doubling, so that a burst of blocks is met by a few rounds; trim takes back what was too
+    // many.
     const std::uint32_t have = sched.mcount.load(kRelaxed); // relaxed: a rough measure
     const std::uint32_t more = std::clamp<std::uint32_t>(have / 4, 1, 8);
-    for (std::uint32_t i = 0; i < more && sched.midle.load(kRelaxed) < more; i++) { // relaxed: rough
+    for (std::uint32_t i = 0; i < more && sched.midle.load(kRelaxed) < more;
+         i++) { // relaxed: rough
         if (!newm(nullptr, false)) return;
     }
 }
@@ -184,7 +188,7 @@ void Sysmon::trim(std::int64_t now) {
     for (; leave > 0; leave--) {
         M* m = mget(0);
         if (!m) break;
-        m->order.store(kOrderExit);
+        m->order.store(kOrderExit, kSeqCst);
         mwake(m);
     }
     trim_at_ = (trim_at_ + 1) % kTrimWindow;
@@ -199,7 +203,7 @@ void sysmon(M* m) {
 }
 
 void wake_sysmon() {
-    sched.sysmonnote.fetch_add(1);
+    sched.sysmonnote.fetch_add(1, kSeqCst);
     kernel::futex_wake(&sched.sysmonnote, 1);
 }
 

@@ -26,32 +26,33 @@ enum class RseqResult { kCommitted, kMismatch, kAborted };
                                                std::uint64_t* word, std::uint64_t expect,
                                                std::uint64_t desired) {
     static_assert(kernel::kRseqSig == 0x53053053);
-    asm goto(".pushsection __rseq_cs, \"aw\"\n\t"
-             ".balign 32\n\t"
-             "3:\n\t"
-             ".long 0, 0\n\t"                // version, flags
-             ".quad 1f, (2f - 1f), 4f\n\t"   // start, length up to after the commit, abort handler
-             ".popsection\n\t"
-             "leaq 3b(%%rip), %%rax\n\t"
-             "movq %%rax, 8(%[rs])\n\t"      // rs->rseq_cs
-             "1:\n\t"
-             "cmpl %[cpu], 4(%[rs])\n\t"     // rs->cpu_id
-             "jne %l[mismatch]\n\t"
-             "cmpq %[expect], %[word]\n\t"
-             "jne %l[mismatch]\n\t"
-             "movq %[desired], %[word]\n\t"
-             "2:\n\t"
-             ".pushsection __rseq_failure, \"ax\"\n\t"
-             ".byte 0x0f, 0xb9, 0x3d\n\t"    // ud1 sig(%rip), %edi: never run, carries the signature
-             ".long 0x53053053\n\t"
-             "4:\n\t"
-             "jmp %l[aborted]\n\t"
-             ".popsection\n\t"
-             : // asm goto without outputs: the word is an input by address and "memory" is clobbered
-             : [rs] "r"(rs), [cpu] "r"(cpu), [word] "m"(*word), [expect] "r"(expect),
-               [desired] "r"(desired)
-             : "rax", "memory", "cc"
-             : mismatch, aborted);
+    asm goto(
+        ".pushsection __rseq_cs, \"aw\"\n\t"
+        ".balign 32\n\t"
+        "3:\n\t"
+        ".long 0, 0\n\t"              // version, flags
+        ".quad 1f, (2f - 1f), 4f\n\t" // start, length up to after the commit, abort handler
+        ".popsection\n\t"
+        "leaq 3b(%%rip), %%rax\n\t"
+        "movq %%rax, 8(%[rs])\n\t" // rs->rseq_cs
+        "1:\n\t"
+        "cmpl %[cpu], 4(%[rs])\n\t" // rs->cpu_id
+        "jne %l[mismatch]\n\t"
+        "cmpq %[expect], %[word]\n\t"
+        "jne %l[mismatch]\n\t"
+        "movq %[desired], %[word]\n\t"
+        "2:\n\t"
+        ".pushsection __rseq_failure, \"ax\"\n\t"
+        ".byte 0x0f, 0xb9, 0x3d\n\t" // ud1 sig(%rip), %edi: never run, carries the signature
+        ".long 0x53053053\n\t"
+        "4:\n\t"
+        "jmp %l[aborted]\n\t"
+        ".popsection\n\t"
+        : // asm goto without outputs: the word is an input by address and "memory" is clobbered
+        : [rs] "r"(rs), [cpu] "r"(cpu), [word] "m"(*word), [expect] "r"(expect),
+          [desired] "r"(desired)
+        : "rax", "memory", "cc"
+        : mismatch, aborted);
     return RseqResult::kCommitted;
 mismatch:
     return RseqResult::kMismatch;
