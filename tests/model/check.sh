@@ -1,0 +1,135 @@
+#!/bin/bash
+# Checks the model of who owns a P (ownership.pml) with spin: that it holds, and that it fails when
+# any of its rules is dropped.
+#
+#   check.sh [--quick | --full]
+#
+#   --quick   under 90 s: a smaller model, every rule dropped (make test)
+#             without an option: under 5 min and 4 GB (make model)
+#   --full    wider and longer, about half an hour
+#   BUILD     where to build, default build/model
+#
+# One line per check, `ok  WHAT (N states)` or `FAIL WHAT`; the spin output of a failed one stays in
+# BUILD/WHAT, and `spin -t -p -g` there with the -D options of its file `defines` replays it.
+set -u
+
+here=$(cd "$(dirname "$0")" && pwd)
+build=${BUILD:-$here/../../build/model}
+mode=${1:-default}
+case $mode in
+default | --quick | --full) ;;
+*) sed -n '2,12s/^# \{0,1\}//p' "$0"; exit 2 ;;
+esac
+for tool in spin gcc; do
+    command -v $tool >/dev/null && continue
+    echo "check.sh: no $tool here: install the package $tool" >&2
+    exit 1
+done
+mkdir -p "$build" && build=$(cd "$build" && pwd) || exit 1
+passed=0 failed=0
+opt=-O2
+[ $mode = --quick ] && opt=-O0 # the compiler would take longer than spin
+
+# A configuration: threads, goroutines, syscalls, blocks, waits, handoffs (see ownership.pml).
+config() { echo "-DNM=$1 -DNG=$2 -DNSYS=$3 -DNBLOCK=$4 -DNWAIT=$5 -DNHANDOFF=$6"; }
+small=$(config 3 3 1 1 2 0)
+
+# search NAME DEFINES CFLAGS [PAN OPTION...]: leaves the output in $build/NAME/out
+search() {
+    local dir=$build/$1 defines=$2 cflags=$3
+    shift 3
+    rm -rf "$dir" && mkdir -p "$dir" && cp "$here"/*.pml "$dir" && cd "$dir" || exit 1
+    echo "$defines" >defines
+    : >out
+    spin -a $defines ownership.pml >build.out 2>&1 &&
+        gcc -w -DMEMLIM=3500 $cflags -o pan pan.c >>build.out 2>&1 || return
+    ${limit:+timeout -s INT $limit} ./pan -m2000000 "$@" >out 2>&1
+    rm -f pan pan.[bchmpt]
+}
+
+states() { sed -n 's/^ *\([0-9]*\) states, stored.*/\1/p' "$build/$1/out"; }
+found_none() {
+    grep -q 'errors: 0$' "$build/$1/out" && ! grep -q 'search depth too small' "$build/$1/out"
+}
+complete() { found_none "$1" && ! grep -q 'Search not completed' "$build/$1/out"; }
+found_one() { grep -q 'errors: [1-9]' "$build/$1/out"; }
+
+report() { # report TEST NAME WHAT [MORE]
+    if $1 "$2"; then
+        echo "ok  $3 ($(states "$2") states${4:-})"
+        passed=$((passed + 1))
+        rm -rf "${build:?}/$2"
+    else
+        echo "FAIL $3"
+        failed=$((failed + 1))
+    fi
+}
+
+holds() { # holds NAME DEFINES WHAT: every state; no assertion fails, no G is left lying
+    search "$1" "$2" "$opt -DSAFETY -DNOCLAIM"
+    report complete "$1" "$3"
+}
+
+lives() { # lives CLAIM DEFINES WHAT: every fair run
+    search "live-$1" "$2 -DNPREEMPT=1" "$opt -DNFAIR=2" -a -f -N "$1"
+    report complete "live-$1" "$3"
+}
+
+samples() { # samples SEED SECONDS DEFINES WHAT: as many states as the time allows, in random order
+    local limit=$2
+    search "sample-$1" "$3" "$opt -DSAFETY -DNOCLAIM -DBITSTATE -DT_RAND -DP_RAND" -w32 -RS"$1"
+    report found_none "sample-$1" "$4, a part" \
+        ", hash factor $(sed -n 's/^hash factor: \([0-9.]*\).*/\1/p' "$build/sample-$1/out")"
+}
+
+fails() { # fails RULE DEFINES: without it spin finds an error
+    search "$1" "$2 -D$1" "-O0 -DSAFETY -DNOCLAIM"
+    report found_one "$1" "fails with $1"
+}
+
+case $mode in
+--quick)
+    holds safety "$small" "safety, 3 threads, 3 Gs"
+    holds handoff "$(config 3 3 0 1 2 1)" "safety, with handoffp"
+    holds prompt "$small -DPROMPT" "safety, sysmon leaves blocked Ps alone"
+    holds noprobe "$(config 3 3 1 0 2 0) -DNOPROBE" "safety, no probe"
+    lives finishes "$(config 3 2 1 1 2 0)" "every G finishes"
+    ;;
+*)
+    holds safety "$(config 3 3 1 2 2 0)" "safety, 3 threads, 3 Gs, 2 blocks"
+    holds four "$(config 4 3 1 1 3 0)" "safety, 4 threads, 3 Gs"
+    holds handoff "$(config 3 3 1 1 2 1)" "safety, with handoffp"
+    holds prompt "$small -DPROMPT" "safety, sysmon leaves blocked Ps alone"
+    holds noprobe "$(config 3 3 2 0 2 1) -DNOPROBE" "safety, no probe"
+    lives finishes "$(config 3 2 1 1 2 0)" "every G finishes"
+    lives taken1 "$(config 3 2 1 1 2 0)" "blocked P 1 with work is taken or resumed"
+    lives taken2 "$(config 3 2 1 1 2 0)" "blocked P 2 with work is taken or resumed"
+    samples 1 30 "$(config 4 4 2 2 3 1)" "safety, 4 threads, 4 Gs, 2 syscalls, 2 blocks, handoffp"
+    ;;
+esac
+if [ $mode = --full ]; then
+    holds syscalls "$(config 3 3 2 2 2 0)" "safety, 3 threads, 3 Gs, 2 syscalls, 2 blocks"
+    holds promptly "$(config 3 3 1 2 2 0) -DPROMPT" "safety, 2 blocks, sysmon the same"
+    lives finishes "$(config 3 3 1 1 2 0)" "every G finishes, 3 Gs"
+    lives finishes "$(config 3 2 1 2 2 0)" "every G finishes, 2 blocks"
+    for seed in 2 3 4 5; do
+        samples $seed 200 "$(config 4 4 2 3 3 1)" "safety, 4 threads, 4 Gs, 3 blocks, order $seed"
+    done
+fi
+
+# Every rule of the model, dropped. NO_MIND_REMOTE alone harms nobody but the takers themselves:
+# each overwrites the other's id and both fail, for ever.
+for rule in $(grep -oh 'NO_[A-Z_]*[A-Z]' "$here"/*.pml | sort -u); do
+    case $rule in
+    NO_TAKER_ID) fails $rule "$(config 3 3 0 2 1 0)" ;;
+    NO_RECHECK_HANDOFF) fails $rule "$(config 3 3 0 0 2 1)" ;;
+    NO_MIND_REMOTE)
+        search $rule "$(config 3 2 1 1 2 0) -DNPREEMPT=1 -D$rule" "-O0 -DNFAIR=2" -a -f -N finishes
+        report found_one $rule "fails with $rule"
+        ;;
+    *) fails $rule "$small" ;;
+    esac
+done
+
+echo "$passed passed, $failed failed"
+[ $failed = 0 ]
