@@ -33,6 +33,7 @@ endif
 # visibility: only what a public header declares is the library's interface. TLS is initial-exec
 # because the general model may allocate on first use, which a signal handler cannot afford.
 OPT      ?= -O2 -g
+VERSIONED = -DBATON_VERSION='"$(VERSION)"'
 WARN     := -Wall -Wextra -Wpedantic $(if $(SAN),-Wno-tsan,-Werror)
 SANFLAGS := $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer)
 INCLUDES  = -Iinclude -Isrc -Ibpf -I$(BUILD)/gen
@@ -92,6 +93,7 @@ $(TEST_BIN) $(BENCH_BIN) $(EX_BIN):
 # The .d files name the skeletons a source includes, but only once it has been compiled: order-only
 # for the first time. Examples see the public headers alone, as their readers will.
 $(LIB_OBJ): FLAGS += $(LIBFLAGS)
+$(BENCH_OBJ) $(BENCH_AID): FLAGS += $(VERSIONED)
 $(TEST_OBJ) $(TEST_AID): INCLUDES += -Itests
 $(EX_OBJ): INCLUDES = -Iinclude
 $(ALL_OBJ): Makefile | $(SKELETONS) $(BUILD)/.packages
@@ -150,7 +152,7 @@ model: deps-test
 
 bench: deps-bench
 	@$(MAKE) libs benches examples
-	@$(MAKE) -C tests/bench/peers BUILD=$(abspath $(BUILD))/peers
+	@$(MAKE) -C tests/bench/peers BUILD=$(abspath $(BUILD))
 	@BUILD=$(BUILD) tests/bench/run.sh
 
 check: deps-check

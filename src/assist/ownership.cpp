@@ -37,7 +37,8 @@ bool take_here(p_rec& p, Word seen, std::uint16_t owner, const Actor& me) {
 
 bool take(p_rec& p, Word seen, std::uint16_t owner, const Actor& me) {
     if (!seen.in_kernel() || seen.taker != 0) return false;
-    if (!use_rseq || me.cpu() == seen.cpu) return take_here(p, seen, owner, me);
+    const bool unmarked = probed && seen.state == shared::P_SYSCALL;
+    if (!use_rseq || (me.cpu() == seen.cpu && !unmarked)) return take_here(p, seen, owner, me);
     return take_remote(p, seen, owner, me);
 }
 

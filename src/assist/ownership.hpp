@@ -15,7 +15,7 @@
 //   kernel blocks it (probe)    {m,0,c,SYSCALL}         CAS                       {m,0,c,BLOCKED}
 //   owner leaves, on c          {m,0,c,SYSCALL|BLOCKED} rseq store                {m,0,c,RUN}
 //   owner leaves, elsewhere     {m,0,c,SYSCALL|BLOCKED} taker, membarrier, CAS    {m,0,c,RUN}
-//   another M, on c             {o,0,c,SYSCALL|BLOCKED} rseq store                {t,0,c,RUN}
+//   another M, on c             {o,0,c,BLOCKED}, or SYSCALL without a probe: rseq store {t,0,c,RUN}
 //   another M, elsewhere        {o,0,c,SYSCALL|BLOCKED} taker, membarrier, CAS    {t,0,c,RUN}
 //   owner hands over            {m,0,*,RUN}             plain store               {t,0,0,RUN}
 //   owner gives up              {m,0,*,RUN}             plain store               {0,0,0,IDLE}
@@ -25,6 +25,9 @@
 // A set taker always ends with the P in other hands than a leaving owner's fast path: the owner and
 // the understudy mind it, and so does the probe. tests/model/ownership.pml checks this table; every
 // rule in it is needed.
+//
+// With a probe a P in SYSCALL is taken by others in the second way only: its M may block on another
+// CPU than c, where the probe's CAS aborts no sequence; a commit on c would then overwrite BLOCKED.
 //
 // Without rseq, or without membarrier, every "rseq store" and "taker, membarrier, CAS" is one CAS,
 // in the whole process: the two ways do not mix, as a CAS from another CPU does not stop a
@@ -97,6 +100,8 @@ struct Actor {
 /// Whether the process uses restartable sequences; else CAS everywhere. Set once, before any M
 /// runs.
 inline bool use_rseq = false;
+/// Whether a probe marks words. Set once, before any M runs.
+inline bool probed = false;
 
 inline constexpr std::uint64_t kSyscallToRun =
     static_cast<std::uint64_t>(shared::P_SYSCALL - shared::P_RUN) << 48;

@@ -185,7 +185,11 @@ bool blocking_poll(M* m, std::int64_t until, G** found) {
     *found = list.pop();
     // relaxed: see G::status
     if (*found) (*found)->status.store(GStatus::kRunnable, kRelaxed);
-    injectglist(list);
+    if (*found) {
+        injectglist(list);
+    } else {
+        become_spinning(m);
+    }
     return true;
 }
 
@@ -221,6 +225,7 @@ G* give_up_and_wait(M* m) {
     }
     if (P* p = take_blocked_with_work(m)) {
         acquirep(m, p);
+        become_spinning(m); // until it has a G: there may be more than one
         return nullptr;
     }
     stopm(m);

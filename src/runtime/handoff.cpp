@@ -19,6 +19,7 @@ namespace baton::rt {
 namespace {
 
 constexpr auto kRelaxed = std::memory_order_relaxed;
+constexpr int kWakeLooks = 4; // then sysmon sees to it
 
 std::uint32_t procs() {
     return sched.gomaxprocs.load(kRelaxed); // relaxed: changes only while the world is stopped
@@ -112,18 +113,23 @@ void note_taken(P* p, assist::Word seen, By by) {
 }
 
 void wakep() {
-    std::atomic_thread_fence(
-        std::memory_order_seq_cst);               // the submitter's barrier (findrunnable.cpp)
-    if (nmspinning().load(kRelaxed) != 0) return; // relaxed: after the fence
-    if (npidle().load(kRelaxed) == 0 &&
-        nblocked().load(kRelaxed) <= 0) {              // relaxed: after the fence
+    std::atomic_thread_fence(kSeqCst);            // the submitter's barrier (findrunnable.cpp)
+    if (nmspinning().load(kRelaxed) != 0) return; // relaxed, and below: after the fence
+    if (npidle().load(kRelaxed) == 0 && nblocked().load(kRelaxed) <= 0) {
         if (sched.needspinning.load(kRelaxed)) return; // relaxed: still set, not yet heeded
         sched.needspinning.store(true, kSeqCst);
         if (npidle().load(kSeqCst) == 0) return; // seq_cst: the second shape in findrunnable.cpp
     }
-    std::uint32_t none = 0;
-    if (!nmspinning().compare_exchange_strong(none, 1)) return;
-    if (!start_spinning_m()) nmspinning().fetch_sub(1, kSeqCst);
+    // The probe raises nblocked, marks the word, and then looks at nmspinning: it may have seen our
+    // claim while we saw the word unmarked. So a claim given back in vain is followed by another
+    // look.
+    for (int i = 0; i < kWakeLooks; i++) {
+        std::uint32_t none = 0;
+        if (!nmspinning().compare_exchange_strong(none, 1)) return;
+        if (start_spinning_m()) return;
+        nmspinning().fetch_sub(1, kSeqCst);
+        if (npidle().load(kSeqCst) == 0 && nblocked().load(kSeqCst) <= 0) return;
+    }
 }
 
 void handoffp(P* p) {
@@ -140,10 +146,14 @@ void handoffp(P* p) {
         LockGuard guard(sched.lock);
         if (sched.runq.empty() && unpolled().load(kSeqCst) == 0) {
             pidleput(p);
-            return;
+            p = nullptr;
         }
     }
-    startm(p, false);
+    if (p) {
+        startm(p, false);
+    } else if (sched.needspinning.load(kSeqCst)) { // the second shape in findrunnable.cpp
+        wakep();
+    }
 }
 
 P* take_any(M* m, P* old) {

@@ -96,6 +96,7 @@ void start_records(int forced, std::string& why) {
         sched.probe = assist::Probe::load(why).release();
         if (sched.probe) {
             sched.records = sched.probe->records();
+            assist::probed = true;
             std::string pin_why;
             if (sched.probe->pin(pin_why) < 0) warn("%s", pin_why.c_str());
             return;
