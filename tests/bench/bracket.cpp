@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// bracket: what announcing a blocking call costs when it does not block: getppid inside
+// baton::blocking less getppid alone, both raw system calls. One process measures both in turns of
+// 500 calls, about 80 us, too short for most disturbances; the median over all turns is the figure.
+//
+// Fair to know: Go's pair is syscall.Syscall and syscall.RawSyscall; tokio's block_in_place hands
+// its whole worker to another thread first and was never meant for short calls. All on one
+// processor.
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "baton/baton.hpp"
+#include "support/bench.hpp"
+#include "support/clock.hpp"
+#include "support/samples.hpp"
+
+namespace {
+
+constexpr int kCalls = 500;
+
+void side(const bench::KeyValues& args) {
+    baton::run([&] {
+        std::vector<double> extra;
+        const std::int64_t until = bench::now_ns() + args.number("ms") * 1'000'000;
+        while (bench::now_ns() < until) {
+            const std::int64_t start = bench::now_ns();
+            for (int i = 0; i < kCalls; ++i) ::syscall(SYS_getppid);
+            const std::int64_t middle = bench::now_ns();
+            for (int i = 0; i < kCalls; ++i) baton::blocking([] { return ::syscall(SYS_getppid); });
+            const std::int64_t end = bench::now_ns();
+            extra.push_back(static_cast<double>((end - middle) - (middle - start)) / kCalls);
+        }
+        bench::print_figure("extra_ns", bench::median(std::span(extra)));
+    });
+}
+
+void plan(bench::Plan& plan) {
+    const std::string ms = plan.options().quick ? "ms=300" : "ms=2000";
+    for (const std::string& tier : bench::kTiers)
+        plan.add("baton", {{"tier", tier}}, {ms},
+                 {.env = {"BATON_MAXPROCS=1", "BATON_ASSIST=" + tier}});
+    plan.add("go", {}, {ms});
+    plan.add("tokio", {}, {ms});
+}
+
+} // namespace
+
+int main(int argc, char** argv) { return bench::run({"bracket", 7, 3, plan, side}, argc, argv); }

@@ -1,0 +1,3 @@
+module baton.dev/bench/peers
+
+go 1.22

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"os"
+	"runtime"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// yield: eight goroutines a processor that do nothing but Gosched.
+func yield(a args) {
+	tasks := 8 * int(a.number("procs"))
+	figure("ns_per_op", nsEach(a.number("ms"), func(n int) int64 {
+		each := (n + tasks - 1) / tasks
+		var all sync.WaitGroup
+		start := now()
+		for range tasks {
+			all.Add(1)
+			go func() {
+				defer all.Done()
+				for range each {
+					runtime.Gosched()
+				}
+			}()
+		}
+		all.Wait()
+		return (now() - start) * int64(n) / int64(each*tasks)
+	}))
+}
+
+// spawn: batches of a hundred through a WaitGroup.
+func spawn(a args) {
+	const batch = 100
+	figure("ns_per_op", nsEach(a.number("ms"), func(n int) int64 {
+		start := now()
+		for done := 0; done < n; done += batch {
+			var all sync.WaitGroup
+			all.Add(batch)
+			for range batch {
+				go func() { all.Done() }()
+			}
+			all.Wait()
+		}
+		return now() - start
+	}))
+}
+
+// pingpong: there and back through two unbuffered channels.
+func pingpong(a args) {
+	figure("ns_per_op", nsEach(a.number("ms"), func(n int) int64 {
+		ping, pong := make(chan uint64), make(chan uint64)
+		go func() {
+			for value := range ping {
+				pong <- value
+			}
+		}()
+		start := now()
+		for i := range uint64(n) {
+			ping <- i
+			if <-pong != i {
+				fail("a value came back wrong")
+			}
+		}
+		took := now() - start
+		close(ping)
+		return took
+	}))
+}
+
+func residentBytes() float64 {
+	text, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		fail("%v", err)
+	}
+	pages, _ := strconv.ParseFloat(string(bytes.Fields(text)[1]), 64)
+	return pages * float64(os.Getpagesize())
+}
+
+// parked: n goroutines wait for a channel.
+func parked(a args) {
+	n := a.number("n")
+	gate := make(chan int)
+	var begun atomic.Int64
+	go begun.Add(1)
+	for begun.Load() < 1 {
+		runtime.Gosched()
+	}
+	before := residentBytes()
+	for range n {
+		go func() {
+			begun.Add(1)
+			<-gate
+		}()
+	}
+	for begun.Load() < n+1 {
+		time.Sleep(5 * time.Millisecond)
+	}
+	time.Sleep(50 * time.Millisecond) // the last ones are between count and park
+	figure("bytes_each", (residentBytes()-before)/float64(n))
+}
+
+// bracket: Syscall, which tells the scheduler, less RawSyscall, which does not.
+func bracket(a args) {
+	const calls = 500
+	runtime.GOMAXPROCS(1)
+	var extra []float64
+	for until := now() + a.number("ms")*1e6; now() < until; {
+		start := now()
+		for range calls {
+			syscall.RawSyscall(syscall.SYS_GETPPID, 0, 0, 0)
+		}
+		middle := now()
+		for range calls {
+			syscall.Syscall(syscall.SYS_GETPPID, 0, 0, 0)
+		}
+		end := now()
+		extra = append(extra, float64((end-middle)-(middle-start))/calls)
+	}
+	figure("extra_ns", median(extra))
+}

@@ -1,0 +1,8 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "../../support/key_values.hpp"
+
+void floor_of_handoff(const bench::KeyValues& args);
+void handoff_load(const bench::KeyValues& args);
+void serve();
