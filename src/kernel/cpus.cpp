@@ -63,21 +63,21 @@ int possible_cpus() {
     return std::max(static_cast<int>(read_affinity(mask)) * CHAR_BIT, 1);
 }
 
-int pin_thread(int cpu) noexcept {
+int pin_thread(int cpu, int tid) noexcept {
     // Large enough for any CONFIG_NR_CPUS there is; the kernel takes a mask longer than its own.
     unsigned long mask[8192 / kWordBits] = {};
     if (cpu < 0 || cpu >= static_cast<int>(sizeof mask) * CHAR_BIT) return -EINVAL;
     mask[cpu / kWordBits] = 1UL << (cpu % kWordBits);
-    return static_cast<int>(raw_syscall(__NR_sched_setaffinity, 0, sizeof mask, mask));
+    return static_cast<int>(raw_syscall(__NR_sched_setaffinity, tid, sizeof mask, mask));
 }
 
-int set_affinity(const std::vector<int>& cpus) noexcept {
+int set_affinity(const std::vector<int>& cpus, int tid) noexcept {
     unsigned long mask[8192 / kWordBits] = {};
     for (const int cpu : cpus) {
         if (cpu < 0 || cpu >= static_cast<int>(sizeof mask) * CHAR_BIT) return -EINVAL;
         mask[cpu / kWordBits] |= 1UL << (cpu % kWordBits);
     }
-    return static_cast<int>(raw_syscall(__NR_sched_setaffinity, 0, sizeof mask, mask));
+    return static_cast<int>(raw_syscall(__NR_sched_setaffinity, tid, sizeof mask, mask));
 }
 
 int procs_for(int allowed, double quota) noexcept {

@@ -21,10 +21,10 @@ namespace baton::kernel {
 [[nodiscard]] int possible_cpus_in(const std::string& text) noexcept;
 
 /// Pins the calling thread. 0 or -errno.
-[[nodiscard]] int pin_thread(int cpu) noexcept;
+[[nodiscard]] int pin_thread(int cpu, int tid = 0) noexcept;
 
 /// Lets the calling thread run on these CPUs. 0 or -errno.
-[[nodiscard]] int set_affinity(const std::vector<int>& cpus) noexcept;
+[[nodiscard]] int set_affinity(const std::vector<int>& cpus, int tid = 0) noexcept;
 
 /// CPU bandwidth in CPUs, the least of what the cgroups from ours to the root allow, in either
 /// version's hierarchy (both can be mounted); infinity when nothing limits us.

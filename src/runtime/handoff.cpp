@@ -178,11 +178,9 @@ bool hand_blocked(P* p, assist::Word seen, const assist::Actor& me, std::uint32_
         if (!nmspinning().compare_exchange_strong(none, 1)) return false;
         spin = true;
     }
-    M* m = mget(cpu);
+    M* m = mget_near(cpu);
     if (!m) {
         if (spin) nmspinning().fetch_sub(1, kSeqCst);
-        sched.need_spare.store(true, kSeqCst);
-        wake_sysmon();
         return false;
     }
     // The new owner is named in the one store that takes the P: were the understudy to own it for a
@@ -199,6 +197,7 @@ bool hand_blocked(P* p, assist::Word seen, const assist::Actor& me, std::uint32_
         name_next(m, nullptr);
         m->spinning = false;
         if (spin) nmspinning().fetch_sub(1, kSeqCst);
+        unsteer(m);
         mput(m, cpu);
     }
     here.pending.store(0, kSeqCst);

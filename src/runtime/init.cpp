@@ -152,6 +152,7 @@ void start() {
     std::string why;
     sched.ncpu = static_cast<std::uint32_t>(kernel::possible_cpus());
     sched.idle_ms = new IdleMs[sched.ncpu];
+    sched.cpus = new std::vector<int>(kernel::allowed_cpus());
     assist::understudies.prepare(sched.ncpu);
     const kernel::Features& f = kernel::features();
     assist::use_rseq = f.rseq && f.membarrier_rseq;
@@ -165,6 +166,8 @@ void start() {
     install_handlers();
     start_ps(initial_procs ? initial_procs : config.procs);
     start_understudies(config.assist, why);
+    // The first handoff finds an M.
+    sched.need_spare.store(sched.tier != Assist::kSysmon, std::memory_order_seq_cst);
     if (sched.tier != Assist::kProbe || !why.empty()) {
         const bool asked = config.assist == static_cast<int>(sched.tier);
         warn("assist tier is %s, not probe: %s", to_string(sched.tier),

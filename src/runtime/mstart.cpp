@@ -51,7 +51,10 @@ M* pop_idle(IdleMs& list) {
         M* m = sched.allm[slot];
         // relaxed: if m was popped and pushed meanwhile the tag has changed and the CAS fails.
         const std::uint64_t next = m->idlelink.load(kRelaxed);
-        if (list.head.compare_exchange_weak(head, ((head >> 16) + 1) << 16 | next)) return m;
+        if (!list.head.compare_exchange_weak(head, ((head >> 16) + 1) << 16 | next)) continue;
+        list.n.fetch_sub(1, kRelaxed);      // relaxed: a measure
+        sched.midle.fetch_sub(1, kRelaxed); // relaxed: a measure
+        return m;
     }
 }
 
@@ -139,6 +142,7 @@ P* mpark(M* m) {
         P* p = m->nextp.load(kSeqCst);
         if (p && assist::load(*p->rec).owner == m->slot) {
             m->nextp.store(nullptr, kSeqCst);
+            unsteer(m);
             return p;
         }
         if (m->order.load(kSeqCst) != kOrderNone) return nullptr;
@@ -167,28 +171,53 @@ void help_pending(std::uint32_t cpu) {
 void mput(M* m, std::uint32_t cpu) {
     IdleMs& list = idle_on(cpu);
     std::uint64_t head = list.head.load(kSeqCst);
-    sched.midle.fetch_add(1, kSeqCst);
+    list.n.fetch_add(1, kRelaxed);      // relaxed: a measure
+    sched.midle.fetch_add(1, kRelaxed); // relaxed: a measure
     do {
         // relaxed: published by the CAS.
         m->idlelink.store(static_cast<std::uint16_t>(head), kRelaxed);
     } while (!list.head.compare_exchange_weak(head, ((head >> 16) + 1) << 16 | m->slot));
 }
 
-M* mget(std::uint32_t cpu) {
-    M* m = pop_idle(idle_on(cpu));
-    for (std::uint32_t i = 0; i < sched.ncpu && !m; i++) m = pop_idle(sched.idle_ms[i]);
-    if (!m) return nullptr;
-    // The last one: an understudy that comes next would find none, and may not make one itself.
-    if (sched.midle.fetch_sub(1, kSeqCst) == 1 && sched.tier != Assist::kSysmon) {
-        sched.need_spare.store(true, kSeqCst);
-        wake_sysmon();
+// Left to itself the kernel wakes a thread on an idle CPU where it ran before, which takes ten
+// times as long as a switch on this one.
+M* mget_near(std::uint32_t cpu) {
+    if (M* m = pop_idle(idle_on(cpu))) return m;
+    if (M* m = mget_far(cpu)) {
+        m->steered = kernel::pin_thread(static_cast<int>(cpu), static_cast<int>(m->rec->tid)) == 0;
+        return m;
     }
-    return m;
+    sched.need_spare.store(true, kSeqCst);
+    wake_sysmon();
+    return nullptr;
+}
+
+void unsteer(M* m) {
+    if (!m->steered) return;
+    m->steered = false;
+    (void)kernel::set_affinity(*sched.cpus, static_cast<int>(m->rec->tid));
+}
+
+M* mget_far(std::uint32_t cpu) {
+    for (std::uint32_t i = 1; i <= sched.ncpu; i++) {
+        if (M* m = pop_idle(idle_on((cpu + i) % sched.ncpu))) return m;
+    }
+    return nullptr;
+}
+
+M* mget_spare(std::int32_t least) {
+    IdleMs* most = nullptr;
+    for (std::uint32_t i = 0; i < sched.ncpu; i++) {
+        IdleMs& list = idle_on(i);
+        // relaxed: a choice, not a promise.
+        if (!most || list.n.load(kRelaxed) > most->n.load(kRelaxed)) most = &list;
+    }
+    return most->n.load(kRelaxed) >= least ? pop_idle(*most) : nullptr; // relaxed: as above
 }
 
 void startm(P* p, bool spinning) {
     M* self = getm_or_null();
-    M* m = mget(self ? current_cpu(self) : 0);
+    M* m = mget_far(self ? current_cpu(self) : 0);
     if (!m) {
         newm(p, spinning);
         return;
@@ -240,7 +269,7 @@ bool newm(P* p, bool spinning) {
 bool appoint_standby() {
     if (!sched.probe || sched.has_standby.exchange(true, kSeqCst)) return true;
     M* self = getm_or_null();
-    M* m = mget(self ? current_cpu(self) : 0);
+    M* m = mget_far(self ? current_cpu(self) : 0);
     if (!m) {
         sched.has_standby.store(false, kSeqCst);
         return false;
@@ -253,28 +282,24 @@ bool appoint_standby() {
 void stopm(M* m) {
     for (;;) {
         m->spinning = false;
-        P* p;
-        if (sched.probe && !sched.has_standby.load(kRelaxed) && // relaxed: the exchange decides
-            !sched.has_standby.exchange(true, kSeqCst)) {
-            set_state(m, shared::M_IDLE);
-            p = standby_wait(m);
-        } else {
-            set_state(m, shared::M_IDLE);
-            help_pending(current_cpu(m));
-            mput(m, current_cpu(m));
-            p = mpark(m);
-        }
-        if (p) {
-            acquirep(m, p);
-            return;
-        }
+        set_state(m, shared::M_IDLE);
         const std::uint32_t order = m->order.exchange(kOrderNone, kSeqCst);
         if (order == kOrderExit) {
             mexit(m);
             pthread_exit(nullptr);
         }
-        if (order == kOrderStandby) {
+        P* p = nullptr;
+        // relaxed: the exchange decides.
+        if (order == kOrderStandby || (sched.probe && !sched.has_standby.load(kRelaxed) &&
+                                       !sched.has_standby.exchange(true, kSeqCst))) {
             p = standby_wait(m);
+        } else {
+            const std::uint32_t cpu = current_cpu(m);
+            help_pending(cpu);
+            mput(m, cpu);
+            p = mpark(m);
+        }
+        if (p) {
             acquirep(m, p);
             return;
         }

@@ -11,6 +11,7 @@
 #include <atomic>
 #include <cstdint>
 #include <type_traits>
+#include <vector>
 
 #include "assist/ownership.hpp"
 #include "assist/probe.hpp"
@@ -40,6 +41,7 @@ enum class By : std::uint8_t { kUnderstudy, kScan, kRingbuf, kSysmon, kCount };
 /// Idle Ms last seen on one CPU: a lock-free stack of M slots through M::idlelink.
 struct alignas(64) IdleMs {
     std::atomic<std::uint64_t> head{0}; // {tag:48, slot:16}; the tag defeats ABA
+    std::atomic<std::int32_t> n{0};
     // A handoff the understudy of this CPU has committed and not yet woken; 0 none. Whoever comes
     // by wakes it too, lest a busy process keep the understudy from it (understudy_dispatch).
     std::atomic<std::uint32_t> pending{0};
@@ -77,8 +79,9 @@ struct Sched {
     std::atomic<std::uint32_t> mcount{0};
     std::atomic<std::uint32_t> mpeak{0};
     std::atomic<std::uint32_t> midle{0};
-    IdleMs* idle_ms = nullptr; // one per possible CPU
-    std::uint32_t ncpu = 0;
+    IdleMs* idle_ms = nullptr;              // one per possible CPU
+    std::uint32_t ncpu = 0;                 // possible ones
+    const std::vector<int>* cpus = nullptr; // allowed ones, at the start
 
     assist::Records records{};
     assist::Probe* probe = nullptr; // with the probe tier only
@@ -174,7 +177,15 @@ void startm(P* p, bool spinning);
 bool newm(P* p, bool spinning);
 /// Parks until it is given a P.
 void stopm(M* m);
-M* mget(std::uint32_t cpu);
+/// An idle M that will wake on `cpu`: one last seen there, or one from elsewhere, steered. Null if
+/// there is none at all; sysmon then makes one.
+M* mget_near(std::uint32_t cpu);
+/// Takes back the steering, from m itself or of a parked m.
+void unsteer(M* m);
+/// An idle M last seen elsewhere than on `cpu`, or there if there is none.
+M* mget_far(std::uint32_t cpu);
+/// An idle M from the CPU that has most, if that is at least `least`.
+M* mget_spare(std::int32_t least);
 void mput(M* m, std::uint32_t cpu);
 void mwake(M* m);
 /// Notes the P a parked or new m is about to get, in its record too: the probe must not take it for

@@ -7,10 +7,9 @@
 //   netpoll    when no M has polled for 10 ms
 //   spare      an idle M for the understudies, who may not make one
 //   trim       idle Ms that were not needed for a while leave
-//   quota      nothing: the number of Ps follows a changed quota only when asked to
 //
 // It sleeps 20 us to 10 ms between rounds, as the reference's; with the probe it starts at 1 ms, as
-// blocks are announced. When all Ps are idle it sleeps until one is not.
+// blocks are announced. When all Ps are idle it sleeps longer (deep_sleep).
 #include <algorithm>
 
 #include "kernel/clock.hpp"
@@ -24,6 +23,8 @@ namespace {
 
 constexpr auto kRelaxed = std::memory_order_relaxed;
 constexpr std::int64_t kMaxDelayNs = 10'000'000;
+constexpr std::int64_t kIdleDelayNs = 100'000'000;
+constexpr std::int64_t kProbeGraceNs = 200'000; // what understudy and ring buffer may take
 constexpr std::int64_t kTrimPeriodNs = 1'000'000'000;
 constexpr int kTrimWindow = 10; // rounds of kTrimPeriodNs an M must have been idle
 constexpr int kTrimAtOnce = 16;
@@ -45,9 +46,9 @@ private:
     void wait();
     bool deep_sleep();
     void poll(std::int64_t now);
-    bool retake(std::int64_t now);
-    bool retake_p(P* p, Seen& s, std::int64_t now);
-    void spare();
+    bool retake(std::int64_t now, bool asked);
+    bool retake_p(P* p, Seen& s, std::int64_t now, bool asked);
+    bool spare();
     void trim(std::int64_t now);
 
     M* m_;
@@ -67,9 +68,9 @@ void Sysmon::run() {
     for (;;) {
         wait();
         const std::int64_t now = kernel::nanotime();
-        spare();
+        const bool asked = spare();
         poll(now);
-        idle_rounds_ = retake(now) ? 0 : idle_rounds_ + 1;
+        idle_rounds_ = retake(now, asked) ? 0 : idle_rounds_ + 1;
         trim(now);
         if (sched.probe && !sched.has_standby.load(kRelaxed)) appoint_standby(); // relaxed: a hint
         // Work in the global queue and a P nobody could be started for (a refused thread).
@@ -95,25 +96,28 @@ void Sysmon::wait() {
     note_came_ = kernel::futex_wait(&sched.sysmonnote, seq, kernel::nanotime() + delay_) == 0;
 }
 
-// All Ps idle: until somebody takes one. True if it slept.
+// All Ps idle. In the tier that needs us for each handoff: until somebody takes a P. In the others
+// a watchdog that is 100 ms late will do, while waking us would put us on the CPU in the very
+// moment that its M blocks, before the understudy. True if it slept.
 bool Sysmon::deep_sleep() {
     const std::uint32_t procs = sched.gomaxprocs.load(kRelaxed); // relaxed: a hint
-    if (npidle().load(kSeqCst) + sched.gcwaiting.load(kSeqCst) < procs ||
-        sched.need_spare.load(kSeqCst))
-        return false;
+    if (npidle().load(kSeqCst) < procs || sched.need_spare.load(kSeqCst)) return false;
     const std::uint32_t seq = sched.sysmonnote.load(kSeqCst);
-    sched.sysmonwait.store(
-        true, kSeqCst); // seq_cst: then look again; pidleget lowers npidle, then looks here
-    bool slept = false;
-    if (npidle().load(kSeqCst) == procs && !sched.need_spare.load(kSeqCst)) {
-        // Idle Ms are trimmed even so: a second look as long as there are too many.
-        const bool many = sched.midle.load(kRelaxed) > procs + 2; // relaxed: a hint
-        const std::int64_t until = many ? kernel::nanotime() + kTrimPeriodNs : kernel::kForever;
-        (void)kernel::futex_wait(&sched.sysmonnote, seq, until);
-        slept = true;
+    const bool on_call = sched.tier == Assist::kSysmon;
+    if (on_call) sched.sysmonwait.store(true, kSeqCst);
+    // seq_cst: pidleget lowers npidle and then looks at sysmonwait; we look the other way round.
+    const bool idle = npidle().load(kSeqCst) == procs && !sched.need_spare.load(kSeqCst);
+    // Idle Ms are trimmed even so: a look a second as long as there are too many.
+    const bool many = sched.midle.load(kRelaxed) > 2 * procs + 2; // relaxed: a hint
+    std::int64_t until = kernel::kForever;
+    if (!on_call) {
+        until = kernel::nanotime() + kIdleDelayNs;
+    } else if (many) {
+        until = kernel::nanotime() + kTrimPeriodNs;
     }
+    if (idle) (void)kernel::futex_wait(&sched.sysmonnote, seq, until);
     sched.sysmonwait.store(false, kSeqCst);
-    return slept;
+    return idle;
 }
 
 void Sysmon::poll(std::int64_t now) {
@@ -124,14 +128,15 @@ void Sysmon::poll(std::int64_t now) {
     injectglist(list);
 }
 
-bool Sysmon::retake(std::int64_t now) {
+bool Sysmon::retake(std::int64_t now, bool asked) {
     bool any = false;
     const std::uint32_t procs = sched.gomaxprocs.load(kRelaxed); // relaxed: P structs stay
-    for (std::uint32_t i = 0; i < procs; i++) any |= retake_p(sched.allp[i], seen_[i], now);
+    for (std::uint32_t i = 0; i < procs; i++) any |= retake_p(sched.allp[i], seen_[i], now, asked);
     return any;
 }
 
-bool Sysmon::retake_p(P* p, Seen& s, std::int64_t now) {
+// `asked`: an understudy has found a blocked P and no M for it; no need to make sure.
+bool Sysmon::retake_p(P* p, Seen& s, std::int64_t now, bool asked) {
     const assist::Word w = assist::load(*p->rec);
     if (w.state == shared::P_RUN) {
         // An owner that was named but not woken (an understudy lost the CPU in between).
@@ -153,9 +158,12 @@ bool Sysmon::retake_p(P* p, Seen& s, std::int64_t now) {
     if (tick != s.syscalltick) {
         s.syscalltick = tick;
         s.syscallwhen = now;
-        // Seen twice in the same call before it counts as blocked; the probe knows at once.
-        if (w.state != shared::P_BLOCKED) return false;
+        // Seen twice in the same call before it counts as blocked, unless the probe says so.
+        if (w.state != shared::P_BLOCKED && !asked) return false;
     }
+    if (w.state == shared::P_BLOCKED && !asked &&
+        now - static_cast<std::int64_t>(p->rec->blocked_ns) < kProbeGraceNs)
+        return false;
     if (!wanted(p)) return false;
     const assist::Actor me = actor(m_);
     if (!assist::take(*p->rec, w, me.slot, me)) return false;
@@ -164,16 +172,19 @@ bool Sysmon::retake_p(P* p, Seen& s, std::int64_t now) {
     return true;
 }
 
-void Sysmon::spare() {
-    if (!sched.need_spare.exchange(false, kSeqCst)) return;
-    // Doubling, so that a burst of blocks is met by a few rounds; trim takes back what was too
+bool Sysmon::spare() {
+    if (!sched.need_spare.exchange(false, kSeqCst)) return false;
+    // A few at once, so that a burst of blocks is met by few rounds; trim takes back what was too
     // many.
-    const std::uint32_t have = sched.mcount.load(kRelaxed); // relaxed: a rough measure
-    const std::uint32_t more = std::clamp<std::uint32_t>(have / 4, 1, 8);
-    for (std::uint32_t i = 0; i < more && sched.midle.load(kRelaxed) < more;
-         i++) { // relaxed: rough
-        if (!newm(nullptr, false)) return;
+    const std::uint32_t more = std::clamp<std::uint32_t>(sched.mcount.load(kRelaxed) / 4, 1, 8);
+    while (sched.midle.load(kRelaxed) < more) { // relaxed: rough measures
+        if (!newm(nullptr, false)) break;
+        // It counts as idle once its thread has come up and parked.
+        for (int i = 0; i < 100 && sched.midle.load(kRelaxed) == 0; i++) // relaxed: as above
+            (void)kernel::futex_wait(&sched.sysmonnote, sched.sysmonnote.load(kSeqCst),
+                                     kernel::nanotime() + 10'000);
     }
+    return true;
 }
 
 void Sysmon::trim(std::int64_t now) {
@@ -183,10 +194,10 @@ void Sysmon::trim(std::int64_t now) {
     trim_when_ = now + kTrimPeriodNs;
     // The fewest that were idle at any look of the window were needed by nobody.
     const std::uint32_t low = *std::min_element(std::begin(trim_low_), std::end(trim_low_));
-    const std::uint32_t keep = sched.gomaxprocs.load(kRelaxed) + 2; // relaxed: a rough measure
+    const std::uint32_t keep = 2 * sched.gomaxprocs.load(kRelaxed) + 2; // relaxed: a rough measure
     int leave = low > keep ? std::min<int>(static_cast<int>(low - keep), kTrimAtOnce) : 0;
     for (; leave > 0; leave--) {
-        M* m = mget(0);
+        M* m = mget_spare(1);
         if (!m) break;
         m->order.store(kOrderExit, kSeqCst);
         mwake(m);
