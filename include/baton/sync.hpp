@@ -35,11 +35,8 @@ public:
         try {
             baton::go(
                 [this](auto&& g, auto&&... as) {
-                    struct Done {
-                        WaitGroup* wg;
-                        ~Done() { wg->done(); }
-                    } done{this};
                     std::invoke(std::forward<decltype(g)>(g), std::forward<decltype(as)>(as)...);
+                    done(); // not after an exception: that ends the process, not the wait
                 },
                 std::forward<F>(f), std::forward<Args>(args)...);
         } catch (...) {

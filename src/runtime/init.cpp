@@ -35,7 +35,7 @@ namespace {
 
 std::atomic<bool> is_started{false};
 std::mutex start_lock;
-int initial_procs = 0;                     // from set_max_procs before the start
+int procs_wanted = 0;                      // from set_max_procs before the start
 std::atomic<std::uint32_t> sysmon_gate{0}; // sysmon's thread is made first, and waits here
 
 const char* env(const char* name) {
@@ -120,7 +120,15 @@ void start_understudies(int forced, std::string& why) {
            std::to_string(-rc) + ")";
 }
 
+[[noreturn]] void no_thread(int error) {
+    throw std::system_error(error, std::generic_category(),
+                            "baton: cannot start the runtime's first threads; see ulimit -u and "
+                            "the cgroup's pids.max");
+}
+
 void start_sysmon() {
+    static bool made = false; // by a start that failed later
+    if (made) return;
     auto body = [](void*) -> void* {
         kernel::set_thread_name("baton/sysmon");
         (void)kernel::set_timer_slack(1);
@@ -134,10 +142,8 @@ void start_sysmon() {
     pthread_t thread;
     const int rc = pthread_create(&thread, nullptr, body, nullptr);
     pthread_sigmask(SIG_SETMASK, &old, nullptr);
-    if (rc != 0)
-        throw std::system_error(rc, std::generic_category(),
-                                "baton: cannot start the runtime's first thread; see ulimit -u and "
-                                "the cgroup's pids.max");
+    if (rc != 0) no_thread(rc);
+    made = true;
     pthread_detach(thread);
 }
 
@@ -150,23 +156,26 @@ void start_ps(int procs) {
 void start() {
     const Config config = read_config();
     std::string why;
-    sched.ncpu = static_cast<std::uint32_t>(kernel::possible_cpus());
-    sched.idle_ms = new IdleMs[sched.ncpu];
-    sched.cpus = new std::vector<int>(kernel::allowed_cpus());
-    assist::understudies.prepare(sched.ncpu);
+    if (!sched.idle_ms) {
+        sched.ncpu = static_cast<std::uint32_t>(kernel::possible_cpus());
+        sched.idle_ms = new IdleMs[sched.ncpu];
+        sched.cpus = new std::vector<int>(kernel::allowed_cpus());
+        assist::understudies.prepare(sched.ncpu);
+    }
     const kernel::Features& f = kernel::features();
     assist::use_rseq = f.rseq && f.membarrier_rseq;
     set_default_stack(config.stack_size);
     if (const int rc = netpollinit(); rc < 0)
         throw std::system_error(-rc, std::generic_category(),
                                 "baton: cannot create the netpoller's epoll; see ulimit -n");
-    start_sysmon(); // the last thing that can fail
-    start_records(config.assist, why);
+    start_sysmon();
+    if (!sched.records.m) start_records(config.assist, why);
     unpolled().store(1, kSeqCst);
+    // One M at least. It parks, and is the first handoff's spare.
+    if (!newm(nullptr, false)) no_thread(EAGAIN);
     install_handlers();
-    start_ps(initial_procs ? initial_procs : config.procs);
+    start_ps(initial_procs());
     start_understudies(config.assist, why);
-    // The first handoff finds an M.
     sched.need_spare.store(sched.tier != Assist::kSysmon, std::memory_order_seq_cst);
     if (sched.tier != Assist::kProbe || !why.empty()) {
         const bool asked = config.assist == static_cast<int>(sched.tier);
@@ -183,7 +192,9 @@ Config read_config() {
     return config;
 }
 
-void set_initial_procs(int n) { initial_procs = n; }
+void set_initial_procs(int n) { procs_wanted = n; }
+
+int initial_procs() { return procs_wanted ? procs_wanted : read_config().procs; }
 
 bool started() noexcept {
     // acquire: pairs with the release in ensure_started; what start() built is seen.

@@ -32,44 +32,40 @@ P* current_p() {
     return m && !m->in_syscall ? m->p : nullptr;
 }
 
+G* gfget_odd(std::uint32_t cls) {
+    LockGuard guard(sched.glock);
+    G** link = &sched.gfree_odd.head;
+    while (*link && (*link)->stack_class != cls) link = &(*link)->schedlink;
+    G* gp = *link;
+    if (!gp) return nullptr;
+    *link = gp->schedlink;
+    sched.gfree_odd.n--;
+    return gp;
+}
+
 G* gfget(P* p, std::uint32_t cls) {
-    if (p && cls == default_class) {
+    if (cls != default_class) return gfget_odd(cls);
+    if (p) {
         if (G* gp = p->gfree.pop()) return gp;
     }
     LockGuard guard(sched.glock);
-    if (cls != default_class) {
-        // Odd sizes are rare: a search through the list is.
-        G** link = &sched.gfree.head;
-        while (*link && (*link)->stack_class != cls) link = &(*link)->schedlink;
-        G* gp = *link;
-        if (gp) {
-            *link = gp->schedlink;
-            sched.gfree.n--;
-        }
-        return gp;
-    }
-    G* gp = sched.gfree.head && sched.gfree.head->stack_class == cls ? sched.gfree.pop() : nullptr;
-    while (p && gp && p->gfree.n < kGfreeMax / 2 && sched.gfree.head &&
-           sched.gfree.head->stack_class == cls)
+    G* gp = sched.gfree.pop();
+    while (p && p->gfree.n < kGfreeMax / 2 && !sched.gfree.empty())
         p->gfree.push(sched.gfree.pop());
     return gp;
 }
 
+// Stacks of another size than most: few, and each search for one goes through the list.
+void gfput_odd(G* gp) {
+    // What it has touched is given back.
+    (void)kernel::discard(gp->stack_lo, stack_class_bytes(gp->stack_class) / 2);
+    LockGuard guard(sched.glock);
+    sched.gfree_odd.push(gp);
+}
+
 void gfput(P* p, G* gp) {
     if (gp->stack_class != default_class) {
-        // What a large stack has touched is given back: such Gs are few and their sizes differ.
-        (void)kernel::discard(gp->stack_lo, stack_class_bytes(gp->stack_class) / 2);
-        LockGuard guard(sched.glock);
-        // To the tail's end of the list in spirit: behind the head, so gfget finds default ones
-        // first.
-        gp->schedlink = nullptr;
-        if (G* head = sched.gfree.head) {
-            gp->schedlink = head->schedlink;
-            head->schedlink = gp;
-            sched.gfree.n++;
-        } else {
-            sched.gfree.push(gp);
-        }
+        gfput_odd(gp);
         return;
     }
     p->gfree.push(gp);
@@ -176,8 +172,13 @@ NewG newproc_begin(std::size_t bytes, std::size_t align, const GoOptions& option
 
 void newproc_abandon(void* g) noexcept {
     using namespace rt;
+    auto* gp = static_cast<G*>(g);
+    if (gp->stack_class != default_class) {
+        gfput_odd(gp);
+        return;
+    }
     LockGuard guard(sched.glock);
-    sched.gfree.push(static_cast<G*>(g));
+    sched.gfree.push(gp);
 }
 
 void newproc_commit(void* g, void (*entry)(void*)) noexcept {

@@ -153,10 +153,11 @@ namespace baton {
 
 void yield() noexcept {
     rt::M* m = rt::getm_or_null();
-    if (!m || !m->curg || m->in_syscall) {
+    if (!m) {
         ::sched_yield();
         return;
     }
+    rt::must_park("yield");
     rt::goyield();
 }
 

@@ -68,7 +68,8 @@ struct Sched {
     std::atomic<bool> need_spare{false}; // an understudy found no idle M
 
     Lock glock{Rank::kAllg};
-    GList gfree;
+    GList gfree;     // of the default stack size
+    GList gfree_odd; // of the others
     std::atomic<std::uint64_t> goidgen{0};
     std::atomic<std::int64_t> ngoroutines{0};
 
@@ -243,6 +244,7 @@ struct Config {
 Config read_config();
 void set_default_stack(std::size_t bytes);
 void set_initial_procs(int n);
+int initial_procs();
 bool started() noexcept;
 
 } // namespace baton::rt

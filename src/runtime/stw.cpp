@@ -58,7 +58,10 @@ void destroy_p(P* p, P* heir) {
     GQueue q;
     bool inherit;
     while (G* gp = runqget(p, inherit)) q.push_back(gp);
-    globrunqput_all(q);
+    {
+        LockGuard guard(sched.lock); // plain threads queue Gs even now
+        globrunqput_all(q);
+    }
     heir->timers.take(p->timers);
     gfpurge(p);
     assist::give_up(*p->rec, shared::P_DEAD);
@@ -155,19 +158,20 @@ namespace baton {
 int max_procs() noexcept {
     // relaxed: a number for people.
     const std::uint32_t n = rt::sched.gomaxprocs.load(std::memory_order_relaxed);
-    return n != 0 ? static_cast<int>(n) : rt::read_config().procs;
+    return n != 0 ? static_cast<int>(n) : rt::initial_procs();
 }
 
 int set_max_procs(int n) {
     if (n < 1 || n > static_cast<int>(rt::kMaxP))
         throw std::invalid_argument("baton::set_max_procs: not a number from 1 to 1024");
-    const int old = max_procs();
     if (!rt::started()) {
+        const int old = rt::initial_procs();
         rt::set_initial_procs(n);
         return old;
     }
     rt::must_park("set_max_procs");
     rt::stop_the_world();
+    const int old = max_procs();
     rt::procresize(static_cast<std::uint32_t>(n));
     rt::start_the_world();
     return old;

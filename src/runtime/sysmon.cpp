@@ -34,7 +34,6 @@ struct Seen {
     std::uint32_t schedtick = 0;
     std::int64_t schedwhen = 0;
     std::uint32_t syscalltick = 0;
-    std::int64_t syscallwhen = 0;
 };
 
 class Sysmon {
@@ -48,6 +47,8 @@ private:
     void poll(std::int64_t now);
     bool retake(std::int64_t now, bool asked);
     bool retake_p(P* p, Seen& s, std::int64_t now, bool asked);
+    static bool slice_over(P* p, Seen& s, std::int64_t now);
+    static bool long_in_kernel(P* p, Seen& s, assist::Word w, std::int64_t now);
     bool spare();
     void trim(std::int64_t now);
 
@@ -135,6 +136,34 @@ bool Sysmon::retake(std::int64_t now, bool asked) {
     return any;
 }
 
+// True once, when the P's present time slice has lasted 10 ms: its holder is asked to let others
+// run.
+bool Sysmon::slice_over(P* p, Seen& s, std::int64_t now) {
+    const std::uint32_t tick = p->schedtick.load(kRelaxed); // relaxed: see P::schedtick
+    if (tick != s.schedtick) {
+        s.schedtick = tick;
+        s.schedwhen = now;
+        return false;
+    }
+    if (now - s.schedwhen < kForcePreemptNs) return false;
+    p->attention.fetch_or(kAttnPreempt, kSeqCst);
+    s.schedwhen = now;
+    return true;
+}
+
+// Whether a P in the kernel has been there long enough. A G that goes from one call straight into
+// the next shows another tick at each look: the end of its slice is what ends that.
+bool Sysmon::long_in_kernel(P* p, Seen& s, assist::Word w, std::int64_t now) {
+    const bool over = slice_over(p, s, now);
+    // relaxed: written by the owner alone; all that matters is whether it moved.
+    const std::uint32_t tick = std::atomic_ref(p->rec->syscalltick).load(kRelaxed);
+    const bool seen_before = tick == s.syscalltick;
+    s.syscalltick = tick;
+    if (w.state == shared::P_BLOCKED) // the probe says so; leave it to the quicker ones for a while
+        return now - static_cast<std::int64_t>(p->rec->blocked_ns) >= kProbeGraceNs;
+    return seen_before || over;
+}
+
 // `asked`: an understudy has found a blocked P and no M for it; no need to make sure.
 bool Sysmon::retake_p(P* p, Seen& s, std::int64_t now, bool asked) {
     const assist::Word w = assist::load(*p->rec);
@@ -142,28 +171,13 @@ bool Sysmon::retake_p(P* p, Seen& s, std::int64_t now, bool asked) {
         // An owner that was named but not woken (an understudy lost the CPU in between).
         M* owner = sched.allm[w.owner];
         if (owner && owner->nextp.load(kRelaxed) == p) mwake(owner); // relaxed: repeated next round
-        const std::uint32_t tick = p->schedtick.load(kRelaxed);      // relaxed: see P::schedtick
-        if (tick != s.schedtick) {
-            s.schedtick = tick;
-            s.schedwhen = now;
-        } else if (now - s.schedwhen >= kForcePreemptNs) {
-            p->attention.fetch_or(kAttnPreempt, kSeqCst);
-            s.schedwhen = now;
-        }
+        slice_over(p, s, now);
         return false;
     }
+    // Work nobody could be started for (a refused thread).
+    if (w.state == shared::P_IDLE && !runqempty(p)) wakep();
     if (!w.in_kernel() || w.taker != 0 || sched.gcwaiting.load(kSeqCst)) return false;
-    // relaxed: written by the owner alone; all that matters is whether it moved.
-    const std::uint32_t tick = std::atomic_ref(p->rec->syscalltick).load(kRelaxed);
-    if (tick != s.syscalltick) {
-        s.syscalltick = tick;
-        s.syscallwhen = now;
-        // Seen twice in the same call before it counts as blocked, unless the probe says so.
-        if (w.state != shared::P_BLOCKED && !asked) return false;
-    }
-    if (w.state == shared::P_BLOCKED && !asked &&
-        now - static_cast<std::int64_t>(p->rec->blocked_ns) < kProbeGraceNs)
-        return false;
+    if (!long_in_kernel(p, s, w, now) && !asked) return false;
     if (!wanted(p)) return false;
     const assist::Actor me = actor(m_);
     if (!assist::take(*p->rec, w, me.slot, me)) return false;

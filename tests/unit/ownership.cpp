@@ -66,12 +66,9 @@ void as_m(std::uint16_t slot, int cpu, F f) {
 TEST_CASE("ownership: the table of moves is the one in the header's comment") {
     using enum p_state;
     const std::vector<std::pair<p_state, std::vector<p_state>>> moves = {
-        {P_IDLE, {P_RUN, P_GCSTOP}},
-        {P_RUN, {P_RUN, P_SYSCALL, P_IDLE, P_GCSTOP}},
-        {P_SYSCALL, {P_RUN, P_BLOCKED}},
-        {P_BLOCKED, {P_RUN}},
-        {P_GCSTOP, {P_RUN, P_IDLE, P_DEAD}},
-        {P_DEAD, {P_GCSTOP}},
+        {P_IDLE, {P_RUN, P_GCSTOP}},         {P_RUN, {P_RUN, P_SYSCALL, P_IDLE, P_GCSTOP}},
+        {P_SYSCALL, {P_RUN, P_BLOCKED}},     {P_BLOCKED, {P_RUN}},
+        {P_GCSTOP, {P_RUN, P_IDLE, P_DEAD}}, {P_DEAD, {P_GCSTOP}},
     };
     REQUIRE(moves.size() == std::size(kMoves));
     for (const auto& [from, tos] : moves) {
@@ -363,8 +360,8 @@ Counts fight(Fight& f, std::chrono::milliseconds how_long) {
     std::array<Counts, places.size()> counts;
     std::vector<std::thread> threads;
     for (std::size_t i = 0; i < places.size(); i++) {
-        threads.emplace_back(fighter, std::ref(f), static_cast<std::uint16_t>(i + 1),
-                             places[i].cpu, places[i].hops, std::ref(counts[i]));
+        threads.emplace_back(fighter, std::ref(f), static_cast<std::uint16_t>(i + 1), places[i].cpu,
+                             places[i].hops, std::ref(counts[i]));
     }
     std::this_thread::sleep_for(how_long);
     f.stop.store(true);
@@ -389,11 +386,12 @@ TEST_CASE("ownership: of four threads that fight for a P never two have it") {
         auto f = std::make_unique<Fight>();
         const Counts n = fight(*f, 2s);
         char line[256];
-        std::snprintf(line, sizeof line,
-                      "%s: %lu sections; left fast %lu, hard %lu (blocked %lu), lost %lu; taken here "
-                      "%lu, from another CPU %lu (blocked %lu)",
-                      rseq ? "rseq" : "CAS", n.sections, n.fast, n.hard, n.after_block, n.lost,
-                      n.took_here, n.took_there, n.took_blocked);
+        std::snprintf(
+            line, sizeof line,
+            "%s: %lu sections; left fast %lu, hard %lu (blocked %lu), lost %lu; taken here "
+            "%lu, from another CPU %lu (blocked %lu)",
+            rseq ? "rseq" : "CAS", n.sections, n.fast, n.hard, n.after_block, n.lost, n.took_here,
+            n.took_there, n.took_blocked);
         MESSAGE(line);
         CHECK(f->torn.load() == 0);
         CHECK(f->a == n.sections);

@@ -324,6 +324,6 @@ TEST_CASE("runq: under thieves each G comes out exactly once") {
     CHECK(runqempty(r.victim.p));
     CHECK(runqsize().load() == 0);
     CHECK(wrong == 0);
-    CHECK(r.stolen.load() >= 10'000); // the premise: thieves were at work,
+    CHECK(r.stolen.load() >= 10'000);               // the premise: thieves were at work,
     CHECK(r.stolen.load() < rounds * Robbery::kGs); // and so was the owner
 }

@@ -1,0 +1,495 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What the runtime does when it is misused, or when the kernel refuses it something: the exit code,
+// the one line on stderr, and that work goes on where it can. Each case is a process of its own:
+// this very program with another environment and one of the cases whose titles begin with "child".
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <csignal>
+#include <cstdio>
+#include <cstring>
+#include <fstream>
+#include <sstream>
+#include <stdexcept>
+#include <string>
+#include <system_error>
+#include <vector>
+
+#include <fcntl.h>
+#include <poll.h>
+#include <spawn.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "baton/baton.hpp"
+#include "kernel/build.hpp"
+
+using namespace std::chrono_literals;
+using baton::Chan;
+using baton::WaitGroup;
+using Strings = std::vector<std::string>;
+
+namespace {
+
+constexpr const char* kReached = "child reached its end";
+
+struct Child {
+    int status = 0; ///< as waitpid has it
+    bool hung = false;
+    std::string output;
+
+    bool exited(int code) const { return WIFEXITED(status) && WEXITSTATUS(status) == code; }
+    bool has(const std::string& text) const { return output.find(text) != std::string::npos; }
+    /// What baton said, a line each; that a tier below the best is in force is said always.
+    Strings said() const {
+        Strings lines;
+        std::istringstream stream(output);
+        for (std::string line; std::getline(stream, line);) {
+            if (!line.starts_with("baton: ") && !line.starts_with("panic: ")) continue;
+            if (!line.starts_with("baton: assist tier is ")) lines.push_back(line);
+        }
+        return lines;
+    }
+};
+
+std::vector<char*> environment(Strings& variables) {
+    std::vector<char*> all;
+    for (std::string& variable : variables) all.push_back(variable.data());
+    for (char** entry = environ; *entry != nullptr; ++entry) {
+        if (std::strncmp(*entry, "BATON_", 6) == 0) continue;
+        if (std::strncmp(*entry, "GLIBC_TUNABLES=", 15) == 0) continue;
+        all.push_back(*entry);
+    }
+    all.push_back(nullptr);
+    return all;
+}
+
+Child run_child(const std::string& title, Strings variables = {},
+                std::chrono::milliseconds limit = 15s) {
+    const std::string filter = "--test-case=child: " + title;
+    const char* argv[] = {"child", filter.c_str(), "--no-skip", nullptr};
+    std::vector<char*> env = environment(variables);
+    int ends[2];
+    REQUIRE(pipe2(ends, O_CLOEXEC) == 0);
+    posix_spawn_file_actions_t actions;
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_adddup2(&actions, ends[1], 1);
+    posix_spawn_file_actions_adddup2(&actions, ends[1], 2);
+    pid_t pid = 0;
+    const int error = posix_spawn(&pid, "/proc/self/exe", &actions, nullptr,
+                                  const_cast<char**>(argv), env.data());
+    posix_spawn_file_actions_destroy(&actions);
+    close(ends[1]);
+    REQUIRE(error == 0);
+
+    Child child;
+    const auto end = std::chrono::steady_clock::now() + limit;
+    for (;;) {
+        const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(
+            end - std::chrono::steady_clock::now());
+        pollfd pfd{ends[0], POLLIN, 0};
+        if (left.count() <= 0 || poll(&pfd, 1, static_cast<int>(left.count())) == 0) {
+            child.hung = true;
+            kill(pid, SIGKILL);
+            break;
+        }
+        char buffer[1024];
+        const ssize_t n = read(ends[0], buffer, sizeof buffer);
+        if (n <= 0) break;
+        child.output.append(buffer, static_cast<std::size_t>(n));
+    }
+    close(ends[0]);
+    REQUIRE(waitpid(pid, &child.status, 0) == pid);
+    return child;
+}
+
+/// The child must say so itself: a filter that matches nothing ends with status 0 as well.
+void reached() { std::fprintf(stderr, "%s\n", kReached); }
+
+void check_works(const Child& child) {
+    INFO(child.output);
+    CHECK(!child.hung);
+    CHECK(child.exited(0));
+    CHECK(child.has(kReached));
+}
+
+/// The child ends with `line` as its only one, and exit code 2.
+void check_dies(const std::string& title, const std::string& line, const Strings& variables = {}) {
+    const Child child = run_child(title, variables);
+    INFO(title << "\n" << child.output);
+    CHECK(!child.hung);
+    CHECK(child.exited(2));
+    CHECK(!child.has(kReached));
+    const Strings said = child.said();
+    REQUIRE(said.size() == 1);
+    CHECK(said[0].substr(0, line.size()) == line);
+}
+
+/// A little of everything; false if anything was lost.
+bool works(int procs = 0) {
+    return baton::run([procs] {
+        if (procs != 0) baton::set_max_procs(procs);
+        constexpr int kEach = 10;
+        std::atomic<int> sum{0};
+        Chan<int> channel(4);
+        baton::Mutex mutex;
+        int guarded = 0;
+        WaitGroup wg, receivers;
+        receivers.go([&, channel] {
+            for (const int n : channel) sum.fetch_add(n);
+        });
+        for (int i = 0; i < kEach; i++) {
+            wg.go([&] {
+                baton::blocking([] { ::usleep(2000); });
+                baton::sleep_for(500us);
+                baton::yield();
+                channel.send(1);
+                mutex.lock();
+                baton::yield();
+                guarded++;
+                mutex.unlock();
+            });
+        }
+        wg.wait();
+        channel.close();
+        receivers.wait();
+        return sum.load() == kEach && guarded == kEach;
+    });
+}
+
+void limit(int what, rlim_t soft) {
+    rlimit now{};
+    REQUIRE(getrlimit(static_cast<__rlimit_resource>(what), &now) == 0);
+    now.rlim_cur = std::min(soft, now.rlim_max);
+    REQUIRE(setrlimit(static_cast<__rlimit_resource>(what), &now) == 0);
+}
+
+/// Becomes a user nobody else is at this time, without any capability.
+void drop_root() {
+    const uid_t uid = 60'000'000 + static_cast<uid_t>(getpid());
+    REQUIRE(setgid(uid) == 0);
+    REQUIRE(setuid(uid) == 0);
+}
+
+bool root_or_skip() {
+    if (geteuid() == 0) return true;
+    std::printf("skip: only root can become a user with limits and capabilities of its own\n");
+    return false;
+}
+
+} // namespace
+
+// ---- the environment ----
+
+TEST_CASE("child: works" * doctest::skip()) {
+    REQUIRE(works());
+    reached();
+}
+
+TEST_CASE("failures: a wrong value in the environment costs one line and its default") {
+    const std::string procs = ": not a number from 1 to 1024; using ";
+    const std::vector<std::pair<std::string, std::string>> values = {
+        {"BATON_MAXPROCS=abc", procs},
+        {"BATON_MAXPROCS=0", procs},
+        {"BATON_MAXPROCS=100000", procs},
+        {"BATON_MAXPROCS=-3", procs},
+        {"BATON_MAXPROCS=4x", procs},
+        {"BATON_STACK=x", ": not a size from 16k to 1g; using 64k"},
+        {"BATON_STACK=1k", ": not a size from 16k to 1g; using 64k"},
+        {"BATON_STACK=2g", ": not a size from 16k to 1g; using 64k"},
+        {"BATON_ASSIST=foo", ": not one of probe, understudy, sysmon; using the best there is"},
+        {"BATON_DISABLE=warp_drive", ": unknown feature 'warp_drive'; known: "},
+    };
+    for (const auto& [variable, text] : values) {
+        const Child child = run_child("works", {variable});
+        check_works(child);
+        INFO(child.output);
+        const Strings said = child.said();
+        REQUIRE(said.size() == 1);
+        CHECK(said[0].starts_with("baton: " + variable + text));
+    }
+    for (const char* variable : {"BATON_MAXPROCS=3", "BATON_STACK=256k", "BATON_STACK=16384",
+                                 "BATON_ASSIST=sysmon", "BATON_MAXPROCS=", "BATON_DISABLE="}) {
+        const Child child = run_child("works", {variable});
+        check_works(child);
+        CHECK(child.said().empty());
+    }
+}
+
+TEST_CASE("failures: every fallback works, each alone and all at once") {
+    std::string all;
+    for (const baton::KernelFeature& feature : baton::kernel_features()) {
+        check_works(run_child("works", {"BATON_DISABLE=" + feature.name}));
+        check_works(run_child("works", {"BATON_DISABLE=" + feature.name, "BATON_MAXPROCS=4"}));
+        all += feature.name + ",";
+    }
+    check_works(run_child("works", {"BATON_DISABLE=" + all}));
+    check_works(run_child("works", {"GLIBC_TUNABLES=glibc.pthread.rseq=0"}));
+}
+
+// ---- misuse ----
+
+TEST_CASE("child: throws" * doctest::skip()) {
+    baton::run([] {
+        std::fprintf(stderr, "number %llu\n", static_cast<unsigned long long>(baton::goid()) + 1);
+        WaitGroup wg;
+        wg.go([] {
+            baton::yield();
+            throw std::runtime_error("out of cheese");
+        });
+        wg.wait();
+    });
+    reached();
+}
+TEST_CASE("child: throws int" * doctest::skip()) {
+    baton::run([] {
+        baton::go([] { throw 7; });
+        baton::sleep_for(10s);
+    });
+    reached();
+}
+TEST_CASE("child: throws in blocking" * doctest::skip()) {
+    baton::run([] {
+        baton::go([] {
+            baton::blocking([] {
+                ::usleep(1000);
+                throw std::logic_error("there");
+            });
+        });
+        baton::sleep_for(10s);
+    });
+    reached();
+}
+
+TEST_CASE("failures: an exception that escapes a goroutine ends the process") {
+    check_dies("throws", "panic: std::runtime_error: out of cheese");
+    check_dies("throws int", "panic: int");
+    check_dies("throws in blocking", "panic: std::logic_error: there");
+    const Child child = run_child("throws");
+    const std::size_t at = child.output.find("number ");
+    REQUIRE(at != std::string::npos);
+    const std::string number = std::to_string(std::stoull(child.output.substr(at + 7)));
+    INFO(child.output);
+    CHECK(child.has("\n\ngoroutine " + number + " [running]\n"));
+}
+
+namespace {
+[[gnu::noinline]] int recurse(int depth) {
+    volatile char frame[512];
+    frame[depth % 512] = static_cast<char>(depth);
+    const int below = depth < 1 << 30 ? recurse(depth + 1) : 0;
+    return below + frame[depth % 512];
+}
+} // namespace
+
+TEST_CASE("child: overflows" * doctest::skip()) {
+    baton::run([] {
+        std::fprintf(stderr, "number %llu\n", static_cast<unsigned long long>(baton::goid()));
+        return recurse(0);
+    });
+    reached();
+}
+
+TEST_CASE("failures: a stack that overflows names its goroutine and the cure") {
+#if defined(BATON_ASAN) || defined(BATON_TSAN)
+    std::printf("skip: the sanitizer answers the fault itself\n");
+#else
+    for (const char* guards : {"BATON_DISABLE=", "BATON_DISABLE=guard_pages"}) {
+        const Child child = run_child("overflows", {guards});
+        INFO(guards << "\n" << child.output);
+        CHECK(child.exited(2));
+        const std::size_t at = child.output.find("number ");
+        REQUIRE(at != std::string::npos);
+        const std::string number = std::to_string(std::stoull(child.output.substr(at + 7)));
+        const Strings said = child.said();
+        REQUIRE(said.size() == 1);
+        CHECK(said[0] == "panic: goroutine " + number +
+                             " overflowed its stack of 64 KiB: give it more with baton::go("
+                             "{.stack_bytes = ...}, f), or all of them with BATON_STACK=256k");
+    }
+#endif
+}
+
+TEST_CASE("child: sleeps in blocking" * doctest::skip()) {
+    baton::run([] { baton::blocking([] { baton::sleep_for(1ms); }); });
+    reached();
+}
+TEST_CASE("child: waits in blocking" * doctest::skip()) {
+    WaitGroup wg;
+    wg.add(1);
+    baton::run([&] { baton::blocking([&] { wg.wait(); }); });
+    reached();
+}
+TEST_CASE("child: receives in blocking" * doctest::skip()) {
+    baton::run([] { baton::blocking([] { (void)Chan<int>().recv(); }); });
+    reached();
+}
+TEST_CASE("child: locks in blocking" * doctest::skip()) {
+    baton::Mutex mutex;
+    mutex.lock();
+    baton::run([&] { baton::blocking([&] { mutex.lock(); }); });
+    reached();
+}
+TEST_CASE("child: sets procs in blocking" * doctest::skip()) {
+    baton::run([] { baton::blocking([] { baton::set_max_procs(2); }); });
+    reached();
+}
+TEST_CASE("child: waits on a plain thread" * doctest::skip()) {
+    WaitGroup wg;
+    wg.add(1);
+    wg.wait();
+    reached();
+}
+TEST_CASE("child: locks on a plain thread" * doctest::skip()) {
+    baton::Mutex mutex;
+    mutex.lock();
+    mutex.lock();
+    reached();
+}
+
+TEST_CASE("failures: a call that would park where it cannot ends the process and says where") {
+    const std::string inside = " inside baton::blocking in goroutine 1: a goroutine has no "
+                               "processor there; move the call out of the bracket";
+    check_dies("sleeps in blocking", "baton: sleep_for" + inside);
+    check_dies("waits in blocking", "baton: WaitGroup::wait" + inside);
+    check_dies("receives in blocking", "baton: Chan::recv" + inside);
+    check_dies("locks in blocking", "baton: Mutex::lock" + inside);
+    check_dies("sets procs in blocking", "baton: set_max_procs" + inside);
+    const std::string plain = " on a thread that is not a goroutine: call it inside baton::run or "
+                              "baton::go";
+    check_dies("waits on a plain thread", "baton: WaitGroup::wait" + plain);
+    check_dies("locks on a plain thread", "baton: Mutex::lock" + plain);
+}
+
+TEST_CASE("child: unlocks" * doctest::skip()) {
+    baton::Mutex mutex;
+    mutex.unlock();
+    reached();
+}
+TEST_CASE("child: too many done" * doctest::skip()) {
+    WaitGroup wg;
+    wg.add(1);
+    wg.done();
+    wg.done();
+    reached();
+}
+
+TEST_CASE("failures: misuse of Mutex and WaitGroup") {
+    check_dies("unlocks", "baton: unlock of unlocked mutex");
+    check_dies("too many done", "baton: negative WaitGroup counter");
+    CHECK_THROWS_AS(baton::set_max_procs(0), std::invalid_argument);
+    CHECK_THROWS_AS(baton::set_max_procs(2000), std::invalid_argument);
+}
+
+// ---- what the kernel refuses ----
+
+namespace {
+/// With room for so many threads run must throw; once there is room for more it must work.
+void refused_first(rlim_t threads) {
+    drop_root();
+    limit(RLIMIT_NPROC, threads);
+    CHECK_THROWS_AS(baton::run([] {}), std::system_error);
+    limit(RLIMIT_NPROC, RLIM_INFINITY);
+    for (int procs = 1; procs <= 4; procs++) CHECK(works(procs));
+    reached();
+}
+} // namespace
+
+TEST_CASE("child: no thread" * doctest::skip()) { refused_first(1); }
+TEST_CASE("child: one thread" * doctest::skip()) { refused_first(2); }
+TEST_CASE("child: few threads" * doctest::skip()) {
+    drop_root();
+    limit(RLIMIT_NPROC, 5);
+    REQUIRE(works(4));
+    for (int i = 0; i < 5; i++) REQUIRE(works());
+    reached();
+}
+
+TEST_CASE("failures: run throws when the kernel refuses the first thread, and works later") {
+    if (!root_or_skip()) return;
+    for (const char* title : {"no thread", "one thread"}) {
+        check_works(run_child(title, {"BATON_ASSIST=sysmon"}));
+    }
+}
+
+TEST_CASE("failures: threads refused later cost one line; the work waits for those there are") {
+    if (!root_or_skip()) return;
+    for (const char* tier : {"BATON_ASSIST=sysmon", "BATON_ASSIST=understudy"}) {
+        const Child child = run_child("few threads", {tier});
+        check_works(child);
+        INFO(child.output);
+        const Strings said = child.said();
+        REQUIRE(said.size() == 1);
+        CHECK(said[0].starts_with("baton: cannot start a thread (EAGAIN): see ulimit -u"));
+    }
+}
+
+TEST_CASE("child: no stacks" * doctest::skip()) {
+    REQUIRE(works());
+    std::ifstream statm("/proc/self/statm");
+    rlim_t pages = 0;
+    statm >> pages;
+    limit(RLIMIT_AS, pages * static_cast<rlim_t>(getpagesize()) + (8 << 20));
+    baton::run([] {
+        Chan<int> gate;
+        std::atomic<int> ended{0};
+        int started = 0;
+        WaitGroup wg;
+        std::error_code why;
+        while (!why && started < 20'000) {
+            try {
+                wg.go([&, gate] {
+                    (void)gate.recv();
+                    ended.fetch_add(1);
+                });
+                started++;
+            } catch (const std::system_error& e) {
+                why = e.code();
+            }
+        }
+        CHECK(why.value() == ENOMEM);
+        gate.close();
+        wg.wait();
+        CHECK(ended.load() == started);
+    });
+    REQUIRE(works());
+    reached();
+}
+TEST_CASE("child: no descriptors" * doctest::skip()) {
+    limit(RLIMIT_NOFILE, 3);
+    CHECK_THROWS_AS(baton::run([] {}), std::system_error);
+    limit(RLIMIT_NOFILE, 256);
+    CHECK(works());
+    reached();
+}
+TEST_CASE("child: no capabilities" * doctest::skip()) {
+    drop_root();
+    REQUIRE(works());
+    reached();
+}
+
+TEST_CASE("failures: refused memory and descriptors are errors the caller gets") {
+#if defined(BATON_ASAN) || defined(BATON_TSAN)
+    std::printf("skip: a sanitizer needs all the address space there is\n");
+#else
+    check_works(run_child("no stacks"));
+#endif
+    check_works(run_child("no descriptors"));
+}
+
+TEST_CASE("failures: without the right to load BPF one line says why and what to do") {
+    if (!root_or_skip()) return;
+    const Child child = run_child("no capabilities");
+    check_works(child);
+    INFO(child.output);
+    CHECK(child.said().empty());
+    const std::size_t at = child.output.find("baton: assist tier is understudy, not probe: ");
+    REQUIRE(at != std::string::npos);
+    const std::string line = child.output.substr(at, child.output.find('\n', at) - at);
+    CHECK(line.find("CAP_BPF") != std::string::npos);
+    CHECK(child.output.find("assist tier", at + line.size()) == std::string::npos);
+}
