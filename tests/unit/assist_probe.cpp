@@ -354,13 +354,15 @@ TEST_CASE("probe: no wake where the next thread on the CPU takes care of the P")
     struct Role {
         shared::m_state state;
         shared::u32 p;
+        shared::u32 owner; // of that P
         bool cares;
     };
     const Role roles[] = {
-        {shared::M_UNDERSTUDY, 0, true},
-        {shared::M_SPINNING, 0, true},
-        {shared::M_RUNNING, 5, false},
-        {shared::M_SYSMON, 0, false},
+        {shared::M_UNDERSTUDY, 0, 0, true},
+        {shared::M_SPINNING, 0, 0, true},
+        {shared::M_RUNNING, 5, kNext, false},
+        {shared::M_RUNNING, 5, kNext + 1, true}, // came back and has lost it
+        {shared::M_SYSMON, 0, 0, false},
     };
     for (const Role& role : roles) {
         CAPTURE(static_cast<int>(role.state));
@@ -370,6 +372,7 @@ TEST_CASE("probe: no wake where the next thread on the CPU takes care of the P")
         s.runqsize = 1;
         probe->records().m[kNext].state = role.state;
         probe->records().m[kNext].p = role.p;
+        probe->records().p[5].word = std::uint64_t{role.owner} | std::uint64_t{shared::P_RUN} << 48;
         probe->records().m[kM] = {};
         BlockingM m(*probe, kInSyscall, Probe::Via::kPidfd, cpu);
         REQUIRE(m.wait_asleep());
