@@ -30,15 +30,15 @@ bool take_here(p_rec& p, Word seen, std::uint16_t owner, const Actor& me) {
     static_assert(legal(shared::P_BLOCKED, shared::P_RUN));
     if (!seen.in_kernel() || seen.taker != 0) return false;
     const std::uint64_t desired = Word{owner, 0, seen.cpu, shared::P_RUN}.pack();
-    if (!use_rseq) return cas(p, seen.pack(), desired);
+    if (!use_rseq || seen.state == shared::P_BLOCKED) return cas(p, seen.pack(), desired);
     return arch::rseq_cmp_store(me.rseq, seen.cpu, &p.word, seen.pack(), desired) ==
            arch::RseqResult::kCommitted;
 }
 
 bool take(p_rec& p, Word seen, std::uint16_t owner, const Actor& me) {
     if (!seen.in_kernel() || seen.taker != 0) return false;
-    const bool unmarked = probed && seen.state == shared::P_SYSCALL;
-    if (!use_rseq || (me.cpu() == seen.cpu && !unmarked)) return take_here(p, seen, owner, me);
+    const bool by_cas = !use_rseq || seen.state == shared::P_BLOCKED;
+    if (by_cas || (!probed && me.cpu() == seen.cpu)) return take_here(p, seen, owner, me);
     return take_remote(p, seen, owner, me);
 }
 

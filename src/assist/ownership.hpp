@@ -4,19 +4,21 @@
 //
 //     word = { owner:16, taker:16, cpu:16, state:16 }      M slots, 0 = none
 //
-// `cpu` is where the P's M entered its system call. The two who may move the word in the fast path,
-// that M coming back and that CPU's understudy, normally run on that one CPU, so a restartable
-// sequence is enough: load the word, compare, commit one store, no locked instruction (0.9 ns
-// against 5.5 ns for a CAS). Everybody else first puts its own slot in `taker` by a CAS, makes that
-// CPU restart its sequences by membarrier, and then finishes with a second CAS.
+// `cpu` is where the P's M entered its system call. A call that does not block is left on that CPU,
+// as a rule, by the M that entered it: a restartable sequence is enough (load the word, compare,
+// commit one store, no locked instruction: 0.9 ns against 5.5 ns for a CAS). Whoever wants the P
+// meanwhile first puts its own slot in `taker` by a CAS, makes that CPU restart its sequences by
+// membarrier, and then finishes with a second CAS. Once the probe has marked the word BLOCKED its M
+// is off the CPU and so in no sequence: from then on one CAS decides, on whichever CPU.
 //
 //   who                         from                    how                       to
 //   owner enters a syscall      {m,0,*,RUN}             plain store               {m,0,cpu,SYSCALL}
 //   kernel blocks it (probe)    {m,0,c,SYSCALL}         CAS                       {m,0,c,BLOCKED}
-//   owner leaves, on c          {m,0,c,SYSCALL|BLOCKED} rseq store                {m,0,c,RUN}
-//   owner leaves, elsewhere     {m,0,c,SYSCALL|BLOCKED} taker, membarrier, CAS    {m,0,c,RUN}
-//   another M, on c             {o,0,c,BLOCKED}, or SYSCALL without a probe: rseq store {t,0,c,RUN}
-//   another M, elsewhere        {o,0,c,SYSCALL|BLOCKED} taker, membarrier, CAS    {t,0,c,RUN}
+//   owner leaves, on c          {m,0,c,SYSCALL}         rseq store                {m,0,c,RUN}
+//   owner leaves, elsewhere     {m,0,c,SYSCALL}         taker, membarrier, CAS    {m,0,c,RUN}
+//   understudy on c, no probe   {o,0,c,SYSCALL}         rseq store                {t,0,c,RUN}
+//   another M                   {o,0,c,SYSCALL}         taker, membarrier, CAS    {t,0,c,RUN}
+//   owner leaves, or another M  {o,0,c,BLOCKED}         CAS                       {t,0,c,RUN}
 //   owner hands over            {m,0,*,RUN}             plain store               {t,0,0,RUN}
 //   owner gives up              {m,0,*,RUN}             plain store               {0,0,0,IDLE}
 //   idle P is taken (holding its place off the idle list)  plain store            {t,0,0,RUN}
@@ -26,8 +28,9 @@
 // the understudy mind it, and so does the probe. tests/model/ownership.pml checks this table; every
 // rule in it is needed.
 //
-// With a probe a P in SYSCALL is taken by others in the second way only: its M may block on another
-// CPU than c, where the probe's CAS aborts no sequence; a commit on c would then overwrite BLOCKED.
+// With a probe nobody but the owner moves SYSCALL by a sequence: the M may block on another CPU
+// than c, where the probe's CAS aborts no sequence on c, and a commit there would overwrite
+// BLOCKED.
 //
 // Without rseq, or without membarrier, every "rseq store" and "taker, membarrier, CAS" is one CAS,
 // in the whole process: the two ways do not mix, as a CAS from another CPU does not stop a
@@ -38,9 +41,10 @@
 // release, so whoever gets a P sees all that its last owner wrote to it. (B) A sequence's commit is
 // a plain store, which on x86-64 is a release; membarrier's interrupt drains it before the
 // taker's second CAS.
-// Rejected: owner, state and cpu in three words (re-reads in five places, and it failed under store
-// buffering); one flag bit with an epoch for the taker (fails with three threads: a second
-// taker's flag lets the first's late CAS through).
+// Rejected: moving BLOCKED like SYSCALL (a membarrier, and its interrupt on the other CPU, for most
+// Ps taken under load); owner, state and cpu in three words (re-reads in five places, and it failed
+// under store buffering); one flag bit with an epoch for the taker (fails with three threads: a
+// second taker's flag lets the first's late CAS through).
 #pragma once
 
 #include <atomic>

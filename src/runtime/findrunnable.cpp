@@ -62,7 +62,6 @@ bool heed_attention(M* m, P* p) {
         if (G* next = p->runnext.exchange(nullptr, kSeqCst)) runqput(p, next, false);
         next_slice(p);
     }
-    if (what & kAttnStandby) appoint_standby();
     return false;
 }
 

@@ -237,8 +237,8 @@ P* standby_wait(M* m) {
         (void)::poll(&pfd, 1, -1);
     }
     std::atomic_ref(rec->standby).store(0, kSeqCst);
-    sched.has_standby.store(false, kSeqCst);
-    ctx.got->attention.fetch_or(kAttnStandby, kSeqCst); // at its next turn it names a successor
+    sched.has_standby.store(false,
+                            kSeqCst); // the next M that parks takes its place, or sysmon sends one
     return ctx.got;
 }
 

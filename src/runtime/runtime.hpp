@@ -189,7 +189,6 @@ struct M {
 enum Attention : std::uint32_t {
     kAttnStop = 1,    // stop the world
     kAttnPreempt = 2, // the slice of 10 ms is over
-    kAttnStandby = 4, // put up another M to wait on the ring buffer
 };
 
 inline constexpr std::uint32_t kRunqSize = 256;
