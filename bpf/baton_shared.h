@@ -82,7 +82,7 @@ struct sched_rec {
 	s32 nblocked;   /* Ps in P_BLOCKED; raised by the probe, lowered by who takes or resumes */
 	u32 standby;    /* an M waits on the ring buffer: wakes are of use */
 	u32 wakes;      /* ring buffer wakes the probe sent */
-	u32 unpolled;   /* no M waits for the network and timers */
+	u32 unpolled;   /* network or timers are to be waited for, and no M does */
 	u32 pad[9];
 } __attribute__((aligned(64)));
 

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "assist/understudy.hpp"
 
+#include <csignal>
 #include <immintrin.h>
 #include <pthread.h>
-#include <signal.h>
 
 #include <cstdio>
 #include <vector>

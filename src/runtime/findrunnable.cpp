@@ -215,7 +215,10 @@ G* give_up_and_wait(M* m) {
     }
     const std::int64_t until = first_timer();
     G* found = nullptr;
-    if (until != 0 || netpoll_any_waiters()) {
+    if (until == 0 && !netpoll_any_waiters()) {
+        unpolled().store(0, kSeqCst);
+        if (first_timer() != 0 || netpoll_any_waiters()) note_unpolled(); // begun meanwhile
+    } else {
         if (blocking_poll(m, until, &found)) return found;
         // Another M waits already: it must not wait past our timer.
         const std::int64_t its = sched.poll_until.load(kSeqCst);
@@ -268,6 +271,11 @@ G* findrunnable(M* m, bool& inherit) {
     }
 }
 
+// There is something to wait for and perhaps nobody who does: a blocked P is wanted for that.
+void note_unpolled() {
+    if (sched.lastpoll.load(kSeqCst) != 0) unpolled().store(1, kSeqCst);
+}
+
 // A timer was set for `when`: whoever waits for the first one must not wait past it.
 void wake_netpoller(std::int64_t when) {
     // seq_cst: the timer was published in next_when before; blocking_poll sets lastpoll to 0 and
@@ -276,6 +284,7 @@ void wake_netpoller(std::int64_t when) {
         const std::int64_t until = sched.poll_until.load(kSeqCst);
         if (until == 0 || until > when) netpollbreak();
     } else {
+        note_unpolled();
         wakep();
     }
 }

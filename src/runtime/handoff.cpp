@@ -107,7 +107,7 @@ bool wanted(const P* p) {
 void note_taken(P* p, assist::Word seen, By by) {
     if (seen.state == shared::P_BLOCKED) nblocked().fetch_sub(1, kSeqCst);
     p->rec->handoffs++;
-    p->armscore = 16;
+    p->armscore = kArmScore;
     // relaxed: counters for people.
     sched.handoffs[static_cast<int>(by)].fetch_add(1, kRelaxed);
 }

@@ -5,8 +5,8 @@
 // Started once, by the first call that needs it, on whatever thread that is. A wrong environment
 // value costs one line and its default; only a kernel that refuses the first thread or the
 // netpoller is an error, which the caller gets.
+#include <csignal>
 #include <pthread.h>
-#include <signal.h>
 
 #include <cerrno>
 #include <cstdlib>

@@ -72,7 +72,7 @@ private:
 #endif
 
     std::atomic<std::uint32_t> word_{0}; // 0 free, 1 held, 2 held and somebody sleeps
-    Rank rank_;
+    [[maybe_unused]] Rank rank_;         // looked at only where the order is checked
 };
 
 /// Holds a Lock for a scope.

@@ -9,8 +9,9 @@
 // A parked M is given a P in this order, by whoever holds the P:
 //     m->nextp = p;  the P's word names m as owner;  m->park++;  futex wake
 // and goes only when both nextp and the word say so. The wake may be repeated by anybody.
+#include <csignal>
+#include <cxxabi.h>
 #include <pthread.h>
-#include <signal.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -29,11 +30,6 @@
 extern "C" {
 constinit thread_local void* baton_tls_m = nullptr;
 }
-namespace __cxxabiv1 {
-struct __cxa_eh_globals;
-extern "C" __cxa_eh_globals* __cxa_get_globals() noexcept;
-} // namespace __cxxabiv1
-
 namespace baton::rt {
 
 namespace {
@@ -89,7 +85,7 @@ void attach(M* m) {
     arch::set_gs_self(m);
     m->rseq = assist::use_rseq ? kernel::rseq_attach(m->own_rseq) : nullptr;
     if (!m->rseq) m->rseq = &assist::no_rseq;
-    m->eh = reinterpret_cast<EhGlobals*>(__cxxabiv1::__cxa_get_globals());
+    m->eh = reinterpret_cast<EhGlobals*>(abi::__cxa_get_globals());
     m->rng = (std::uint64_t{m->slot} << 32 | 0x9e3779b9u) ^ kernel::cputicks();
     m->rec->tid = static_cast<shared::u32>(kernel::raw_syscall(SYS_gettid));
 #if defined(BATON_TSAN)

@@ -172,7 +172,7 @@ bool netpollblockcommit(G* gp, void* word) {
     auto* gpp = static_cast<std::atomic<std::uintptr_t>*>(word);
     // relaxed: counted before anybody can find and uncount it, so it never falls below zero, and
     // this M looks at it itself before it goes to sleep.
-    g_waiters.fetch_add(1, kRelaxed);
+    if (g_waiters.fetch_add(1, kRelaxed) == 0) note_unpolled();
     std::uintptr_t wait = kPdWait;
     // release: pairs with the acquire in netpollunblock: who takes the G finds it saved.
     if (gpp->compare_exchange_strong(wait, reinterpret_cast<std::uintptr_t>(gp),

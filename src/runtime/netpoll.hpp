@@ -25,6 +25,8 @@ struct PollDesc; // type-stable: pooled, never freed
 GList netpoll(std::int64_t delay_ns);
 /// Makes a waiting netpoll return. Any thread.
 void netpollbreak();
+/// Called when the first G begins to wait (findrunnable.cpp).
+void note_unpolled();
 /// Does any G wait on a descriptor or could? Without one nobody needs to poll.
 bool netpoll_any_waiters() noexcept;
 

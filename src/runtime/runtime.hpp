@@ -192,6 +192,8 @@ enum Attention : std::uint32_t {
 };
 
 inline constexpr std::uint32_t kRunqSize = 256;
+/// How many armings in vain a handoff is worth.
+inline constexpr std::int32_t kArmScore = 16;
 
 struct alignas(64) P {
     std::uint32_t slot = 0; // index in the records, id + 1
@@ -200,7 +202,7 @@ struct alignas(64) P {
     std::atomic<std::uint32_t> schedtick{0};
     std::uint32_t polltick = 0;
     std::atomic<std::uint32_t> attention{0};
-    std::int32_t armscore = 0;   // what arming an understudy has lately been worth (assist.cpp)
+    std::int32_t armscore = kArmScore; // what arming an understudy has lately been worth
     std::int64_t handoff_ns = 0; // when the M before was blocked; accounted at the next execute
     std::uint64_t goidcache = 0;
     std::uint64_t goidcacheend = 0;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/signals.hpp"
 
-#include <signal.h>
+#include <csignal>
 #include <sys/auxv.h>
 #include <sys/mman.h>
 #include <unistd.h>

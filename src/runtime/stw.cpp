@@ -47,7 +47,6 @@ P* make_p(std::uint32_t slot) {
     P* p = new P;
     p->slot = slot;
     p->rec = &sched.records.p[slot];
-    p->armscore = 16;
     assist::give_up(*p->rec, shared::P_GCSTOP);
     return p;
 }

@@ -15,7 +15,6 @@ namespace baton::rt {
 
 namespace {
 
-constexpr std::int32_t kArmScore = 16;
 constexpr std::uint32_t kArmAnyway = 64; // one call in so many tries again
 
 // This thread's errno. Not inlined and opaque, as the address must be found anew after a park.
@@ -52,7 +51,7 @@ inline M* leave_p(M* m, P* p, std::uint32_t cpu) {
 [[gnu::noinline, gnu::cold]] M* entersyscall_slow(M* m) { return leave_p(m, m->p, current_cpu(m)); }
 
 // Queues the G that came back to no P; then its M has one after all, or sleeps.
-void exitsyscall_noP(G* gp, M* m) {
+void exitsyscall0(G* gp, M* m) {
     gp->status.store(GStatus::kRunnable, std::memory_order_relaxed); // relaxed: see G::status
     {
         LockGuard guard(sched.lock);
@@ -92,7 +91,7 @@ void exitsyscall_noP(G* gp, M* m) {
             acquirep(m, p);
         } else {
             m->prev = gp;
-            m->after = exitsyscall_noP;
+            m->after = exitsyscall0;
             switch_g_to_g0(m, gp);
             after_switch();
         }

@@ -9,6 +9,6 @@ for object in "$BUILD"/obj/tools/examples/*.o; do
     g++ -o /dev/null "$object" -L"$BUILD" -lbaton -lhttp_parser -pthread || status=1
 done
 foreign=$(nm -DC --defined-only "$BUILD/libbaton.so" | cut -d' ' -f3- |
-    grep -vE 'baton|^std::|operator (new|delete)' | head)
+    grep -vE 'baton|(^|[ *&])std::|operator (new|delete)' | head)
 [[ -z $foreign ]] || { echo "not ours, yet exported: $foreign" && status=1; }
 exit $status
