@@ -35,8 +35,12 @@ public:
         try {
             baton::go(
                 [this](auto&& g, auto&&... as) {
-                    std::invoke(std::forward<decltype(g)>(g), std::forward<decltype(as)>(as)...);
-                    done(); // not after an exception: that ends the process, not the wait
+                    // Callable and arguments end before the wait does; an exception ends the
+                    // process instead.
+                    [](auto f_own, auto... args_own) {
+                        std::invoke(std::move(f_own), std::move(args_own)...);
+                    }(std::forward<decltype(g)>(g), std::forward<decltype(as)>(as)...);
+                    done();
                 },
                 std::forward<F>(f), std::forward<Args>(args)...);
         } catch (...) {

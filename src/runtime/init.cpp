@@ -157,6 +157,7 @@ void start() {
     const Config config = read_config();
     std::string why;
     if (!sched.idle_ms) {
+        pthread_sigmask(SIG_SETMASK, nullptr, &sched.sigmask);
         sched.ncpu = static_cast<std::uint32_t>(kernel::possible_cpus());
         sched.idle_ms = new IdleMs[sched.ncpu];
         sched.cpus = new std::vector<int>(kernel::allowed_cpus());

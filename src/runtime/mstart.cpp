@@ -235,6 +235,7 @@ bool newm(P* p, bool spinning) {
         pthread_attr_init(&attr);
         pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
         pthread_attr_setstacksize(&attr, kG0Stack);
+        pthread_attr_setsigmask_np(&attr, &sched.sigmask); // sysmon, which makes some, blocks all
         const std::uint32_t n = sched.mcount.fetch_add(1, kSeqCst) + 1;
         pthread_t thread;
         rc = pthread_create(&thread, &attr, mstart, m);

@@ -9,6 +9,7 @@
 #pragma once
 
 #include <atomic>
+#include <csignal>
 #include <cstdint>
 #include <type_traits>
 #include <vector>
@@ -80,7 +81,8 @@ struct Sched {
     std::atomic<std::uint32_t> mcount{0};
     std::atomic<std::uint32_t> mpeak{0};
     std::atomic<std::uint32_t> midle{0};
-    IdleMs* idle_ms = nullptr;              // one per possible CPU
+    IdleMs* idle_ms = nullptr; // one per possible CPU
+    sigset_t sigmask{}; // of the thread that started the runtime; every M gets it, whoever makes it
     std::uint32_t ncpu = 0;                 // possible ones
     const std::vector<int>* cpus = nullptr; // allowed ones, at the start
 
