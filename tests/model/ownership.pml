@@ -13,9 +13,16 @@
  * One step (atomic) is what the machine makes one: a CAS, the commit of a restartable sequence, the
  * owner's plain store, a counter's change. A sequence is two steps: load and compare, commit.
  * seq[t] is the CPU it runs on; what makes the kernel restart it clears that: a membarrier for that
- * CPU, its thread losing the CPU, so also another thread's sequence on that CPU. A look at queues
- * and words behind a fence is one step too: reading them one by one would, for one publication,
- * only move the moment at which that one is read.
+ * CPU, its thread losing the CPU, so also another thread's sequence on that CPU. Taking a marked
+ * word is two steps as well: load, CAS against what was loaded, all of it. (The owner's own is one:
+ * what it saw marked can only be taken from it.) A look at queues and words behind a fence is one
+ * step too: reading them one by one would, for one publication, only move the moment at which that
+ * one is read.
+ *
+ * Marked (OUT): P_BLOCKED and P_OFFCPU, which only the probe stores. The owner is, or was, off its
+ * CPU, so it is in no sequence: everybody, the owner too, moves the word on by one CAS, from any
+ * CPU. A word in P_SYSCALL may be in the owner's sequence: who else wants it puts its id in taker,
+ * stops the sequences on word.cpu by a membarrier, and finishes by a CAS.
  *
  * Store buffers: a word changes only by CAS, commit and its owner's store, and the takers' CAS and
  * membarrier order those: sequential consistency will do. Where a plain store must be seen before
@@ -69,6 +76,7 @@ byte runq[3], globq;       /* how many Gs wait there */
 byte nmspinning, nblocked; /* as in struct sched_rec */
 bit asked[3];              /* the understudy saw work for this blocked P and wakes an M */
 byte seq[5];               /* CPU of the sequence a thread has in flight; 0 = none, restarted */
+byte seen[5];              /* the marked word that a thread is about to take, as loaded */
 bit parked[5];             /* on the list of idle Ms */
 byte nextp[5];             /* the P with which a waker woke this thread */
 
@@ -105,7 +113,7 @@ inline probe_switch()
         nblocked++;
 #endif
 #ifdef NO_LOOK_AFTER
-        was = NEEDED_BLOCKED(p)
+        needed = NEEDED_BLOCKED(p)
 #endif
     };
     atomic {
@@ -118,7 +126,9 @@ inline probe_switch()
         :: else
         fi
     };
-    was = 0;
+#ifdef NO_LOOK_AFTER
+    needed = 0;
+#endif
 #if !defined(NO_LOWER) && !defined(NO_RAISE_FIRST)
     nblocked--;
 #endif
@@ -137,17 +147,22 @@ inline probe_switch_offcpu()
     }
 }
 
-/* M leaves the syscall, or settles its credit: load, compare. */
+/* M leaves the syscall, or settles its credit. Marked: by CAS, wherever it is now. Not: a sequence,
+ * on the CPU where it entered; load, compare. */
 inline exitsyscall()
 {
     atomic {
         if
         :: MINE(p) -> goto gcode
-        :: WENT(p) && FREE_EXIT(p) && CPU_EXIT(p, 1) && MAY_RUN(1) ->
-           was = OUT(p); SEQUENCE(1); goto exit_fast
-        :: WENT(p) && FREE_EXIT(p) && CPU_EXIT(p, 2) && MAY_RUN(2) ->
-           was = OUT(p); SEQUENCE(2); goto exit_fast
-        :: WENT(p) && FREE_EXIT(p) -> was = OUT(p); w[p].taker = me; goto exit_slow
+#ifdef NO_CAS_LEAVE
+        :: WENT(p) && OUT(p) && w[p].taker == 0 && w[p].cpu == 1 -> SEQUENCE(1); goto exit_marked
+        :: WENT(p) && OUT(p) && w[p].taker == 0 && w[p].cpu == 2 -> SEQUENCE(2); goto exit_marked
+#else
+        :: WENT(p) && OUT(p) && w[p].taker == 0 -> STORE(p, me, 0, 0, P_RUN); goto counted
+#endif
+        :: IN_CALL(p) && FREE_EXIT(p) && CPU_EXIT(p, 1) && MAY_RUN(1) -> SEQUENCE(1); goto exit_fast
+        :: IN_CALL(p) && FREE_EXIT(p) && CPU_EXIT(p, 2) && MAY_RUN(2) -> SEQUENCE(2); goto exit_fast
+        :: IN_CALL(p) && FREE_EXIT(p) -> w[p].taker = me; goto exit_slow
         :: w[p].owner != me || !FREE_EXIT(p) -> goto lost
         fi
     }
@@ -158,10 +173,18 @@ inline exitsyscall_fast()
 {
     if
     :: atomic { seq[me] != 0 -> STORE(p, me, 0, 0, P_RUN); seq[me] = 0 }
-    :: atomic { seq[me] == 0 -> was = 0; goto leave }
+    :: atomic { seq[me] == 0 -> goto leave }
     :: atomic { nblock > 0 && seq[me] != 0 && w[p].state == P_SYSCALL -> nblock--; goto blocked }
     fi;
-    goto resumed
+    goto gcode;
+#ifdef NO_CAS_LEAVE
+exit_marked:
+    if
+    :: atomic { seq[me] != 0 -> STORE(p, me, 0, 0, P_RUN); seq[me] = 0 }
+    :: atomic { seq[me] == 0 -> goto leave }
+    fi;
+    goto counted;
+#endif
 }
 
 /* ... or on another CPU: as a taker of its own P. */
@@ -182,20 +205,36 @@ inline exitsyscall_slow()
     }
 }
 
-/* Someone takes P q: idle by CAS; on its CPU by load and compare; elsewhere by the taker's CAS. */
-inline take(remote_only)
+/* Someone takes P q: idle by CAS; marked by CAS; in P_SYSCALL where no probe is and on its CPU by
+ * load and compare, else by the taker's CAS. */
+inline take()
 {
     if
     :: IDLE(q) -> STORE(q, me, 0, 0, P_RUN); goto got
-    :: !IDLE(q) && !remote_only && FREE_HERE(q) && CPU_HERE(q, 1) && MAY_RUN(1) ->
-       was = OUT(q); SEQUENCE(1); goto here
-    :: !IDLE(q) && !remote_only && FREE_HERE(q) && CPU_HERE(q, 2) && MAY_RUN(2) ->
-       was = OUT(q); SEQUENCE(2); goto here
-    :: !IDLE(q) && FREE_REMOTE(q) -> was = OUT(q); w[q].taker = me; goto remote
+    :: OUT(q) -> seen[me] = WORD(q); goto marked
+    :: w[q].state == P_SYSCALL && SEQUENCE_TAKES && FREE_HERE(q) && CPU_HERE(q, 1) && MAY_RUN(1) ->
+       SEQUENCE(1); goto here
+    :: w[q].state == P_SYSCALL && SEQUENCE_TAKES && FREE_HERE(q) && CPU_HERE(q, 2) && MAY_RUN(2) ->
+       SEQUENCE(2); goto here
+    :: w[q].state == P_SYSCALL && FREE_REMOTE(q) -> w[q].taker = me; goto remote
     fi
 }
 
-inline take_here() /* the understudy's: commit */
+inline take_marked() /* CAS, of what the load saw */
+{
+    atomic {
+        if
+#ifdef NO_CAS_TAKE
+        :: true -> STORE(q, me, 0, 0, P_RUN); seen[me] = 0
+#else
+        :: WORD(q) == seen[me] && w[q].taker == 0 -> STORE(q, me, 0, 0, P_RUN); seen[me] = 0
+        :: else -> goto missed
+#endif
+        fi
+    }
+}
+
+inline take_here() /* the understudy's, no probe: commit */
 {
     atomic {
         if
@@ -225,10 +264,7 @@ inline take_remote() /* membarrier and final CAS */
 /* The counter falls after its word changed, by whoever changed it. */
 inline lower_nblocked()
 {
-    if
-    :: atomic { was -> assert(nblocked > 0); nblocked--; was = 0 }
-    :: !was
-    fi
+    atomic { assert(nblocked > 0); nblocked-- }
 }
 
 /* Publish a G on the own queue, (A) fence; the look whether to wake somebody is in wakep. */
@@ -259,7 +295,7 @@ inline wakep()
         :: CAN_TAKE(2) -> q = 2
         :: else -> goto nothing
         fi;
-        take(false)
+        take()
     }
 }
 
@@ -332,13 +368,13 @@ inline handoffp()
 inline exit_lost()
 {
     atomic {
-        was = 0; p = 0;
+        p = 0;
         if
         :: CAN_TAKE(1) -> q = 1
         :: CAN_TAKE(2) -> q = 2
         :: else -> goto giveup
         fi;
-        take(false)
+        take()
     };
 giveup:
 #ifdef NO_SECOND_LOOK
@@ -364,7 +400,7 @@ inline look_again()
         :: WORK && CAN_TAKE(2) -> q = 2
         :: else -> parked[me] = 1; goto idle
         fi;
-        take(false)
+        take()
     }
 }
 
@@ -375,7 +411,9 @@ proctype thread(byte me)
     bit g;        /* it has a G */
     bit spinning; /* counted in nmspinning */
     bit waking;   /* takes q for another M */
-    bit was;      /* the word it is about to change is one that nblocked counts */
+#ifdef NO_LOOK_AFTER
+    bit needed;
+#endif
 
     if
     :: me == 1 -> p = 1; g = 1; goto gcode
@@ -385,12 +423,10 @@ proctype thread(byte me)
 idle: /* parked; also the understudies and sysmon */
     if
     :: atomic { nextp[me] != 0 -> p = nextp[me]; nextp[me] = 0; spinning = 1 }; goto schedule
-    :: atomic { FIRST(me) && asked[1] && OUT(1) && FREE_HERE(1) ->
-           parked[me] = 0; q = 1; take(false) }
-    :: atomic { FIRST(me) && asked[2] && OUT(2) && FREE_HERE(2) ->
-           parked[me] = 0; q = 2; take(false) }
-    :: atomic { FIRST(me) && SYSMON(1) -> parked[me] = 0; q = 1; take(REMOTE_ONLY(1)) }
-    :: atomic { FIRST(me) && SYSMON(2) -> parked[me] = 0; q = 2; take(REMOTE_ONLY(2)) }
+    :: atomic { FIRST(me) && asked[1] && OUT(1) -> parked[me] = 0; q = 1; take() }
+    :: atomic { FIRST(me) && asked[2] && OUT(2) -> parked[me] = 0; q = 2; take() }
+    :: atomic { FIRST(me) && SYSMON(1) -> parked[me] = 0; q = 1; take() }
+    :: atomic { FIRST(me) && SYSMON(2) -> parked[me] = 0; q = 2; take() }
     :: atomic { done == NG && parked[me] && nexit == me - 1 -> nexit++; goto exit }
     fi;
 
@@ -445,14 +481,15 @@ enter:
 leave: /* in the kernel or on the way out */
     if
     :: atomic { nwait > 0 && WENT(p) -> nwait--; waiting++; goto await }
-    :: atomic { nblock > 0 && WENT(p) && w[p].state == P_SYSCALL -> nblock--; goto blocked }
+    :: atomic { nblock > 0 && IN_CALL(p) -> nblock--; goto blocked }
     :: exitsyscall()
     fi;
 exit_fast:
     exitsyscall_fast();
 exit_slow:
     exitsyscall_slow();
-resumed:
+    goto gcode;
+counted:
     lower_nblocked();
     goto gcode;
 
@@ -468,13 +505,15 @@ understudy: /* what the CPU runs next; or the probe itself, through the ring buf
 #endif
         if
 #ifdef NO_LOOK_AFTER
-        :: OUT(p) && was -> asked[p] = 1
+        :: OUT(p) && needed -> asked[p] = 1
 #else
         :: OUT(p) && NEEDED_BLOCKED(p) -> asked[p] = 1
 #endif
         :: else
         fi;
-        was = 0
+#ifdef NO_LOOK_AFTER
+        needed = 0
+#endif
     };
 switched: /* back on a CPU, not knowing */
     if
@@ -505,13 +544,15 @@ start:
     startm();
     goto gcode;
 
+marked:
+    take_marked();
+    lower_nblocked();
+    goto got;
 here:
     take_here();
-    goto taken;
+    goto got;
 remote:
     take_remote();
-taken:
-    lower_nblocked();
 got:
     if
     :: waking -> goto start
@@ -525,7 +566,7 @@ got:
 
 missed:
     atomic {
-        was = 0; q = 0;
+        seen[me] = 0; q = 0;
         if
         :: waking -> goto nothing
         :: !waking && g -> goto lost

@@ -5,7 +5,9 @@
     asked[x] = 0; w[x].owner = o; w[x].taker = t; w[x].cpu = c; w[x].state = s
 #define MINE(x) (w[x].owner == me && w[x].taker == 0 && w[x].state == P_RUN)
 #define WENT(x) (w[x].owner == me && w[x].state != P_RUN) /* away, not taken */
-#define OUT(x) (w[x].state == P_BLOCKED || w[x].state == P_OFFCPU) /* counted in nblocked */
+#define IN_CALL(x) (w[x].owner == me && w[x].state == P_SYSCALL) /* ... nor marked */
+#define OUT(x) (w[x].state == P_BLOCKED || w[x].state == P_OFFCPU) /* marked; in nblocked */
+#define WORD(x) (w[x].owner * 32 + w[x].cpu * 8 + w[x].state) /* but for the taker */
 #define IDLE(x) (w[x].state == P_IDLE)
 #define OTHER(x) (3 - x)
 #define NPIDLE (IDLE(1) + IDLE(2))
@@ -43,16 +45,16 @@
 #define CPU_HERE(x, c) (w[x].cpu == c)
 #endif
 #ifdef NO_TAKER_ID
-#define STILL_TAKER(x) (w[x].taker != 0 && was == OUT(x))
+#define STILL_TAKER(x) (w[x].taker != 0 && w[x].state == P_SYSCALL)
 #else
-#define STILL_TAKER(x) (w[x].taker == me && was == OUT(x))
+#define STILL_TAKER(x) (w[x].taker == me && w[x].state == P_SYSCALL)
 #endif
 #ifdef NO_WAKEP_BLOCKED
 #define NBLOCKED 0
 #else
 #define NBLOCKED nblocked
 #endif
-#define CAN_TAKE(x) (IDLE(x) || (OUT(x) && (FREE_HERE(x) || FREE_REMOTE(x))))
+#define CAN_TAKE(x) (IDLE(x) || (OUT(x) && w[x].taker == 0))
 
 /* A P that is away is worth taking for work of its own, or elsewhere if nobody looks for that. */
 #ifdef NO_ELSEWHERE_BLOCKED
@@ -71,22 +73,23 @@
 #else
 #define RETAKE_BLOCKED(x) (OUT(x) && runq[x] > 0)
 #endif
-#define RETAKE_SYSCALL(x) (w[x].state == P_SYSCALL && NEEDED_SYSCALL(x))
-#define SYSMON(x) (FREE_REMOTE(x) && (RETAKE_BLOCKED(x) || RETAKE_SYSCALL(x)))
+#define FREE_ANY(x) (FREE_REMOTE(x) || (SEQUENCE_TAKES && FREE_HERE(x)))
+#define RETAKE_SYSCALL(x) (w[x].state == P_SYSCALL && FREE_ANY(x) && NEEDED_SYSCALL(x))
+#define SYSMON(x) (RETAKE_BLOCKED(x) || RETAKE_SYSCALL(x))
 
 /* Without a probe nothing is ever P_BLOCKED, and the understudy takes P_SYSCALL by its sequence.
  * With one it must not: the probe's CAS may be on another CPU, where it stops no sequence. */
 #if defined(NOPROBE) || defined(NO_PROBE_STATE)
-#define REMOTE_ONLY(x) false
+#define SEQUENCE_TAKES true
 #else
-#define REMOTE_ONLY(x) true
+#define SEQUENCE_TAKES false
 #endif
 
 /* Fewer states, none lost: parked threads are alike, so the first of them moves; and so are the
- * CPUs while no word names one. */
+ * CPUs while no word names one, nor what a thread remembers of one. */
 #define FIRST(t) \
     (parked[t] && (t == 1 || !parked[1]) && (t <= 2 || !parked[2]) && (t <= 3 || !parked[3]))
-#define CPU2(x) (w[OTHER(x)].cpu != 0)
+#define CPU2(x) (w[OTHER(x)].cpu != 0 || seen[1] + seen[2] + seen[3] + seen[4] != 0)
 
 /* Liveness needs a kernel that does not preempt every sequence for ever: NPREEMPT bounds it. */
 #ifdef NPREEMPT
