@@ -52,7 +52,7 @@ bool Understudies::try_p(std::uint32_t slot, std::uint32_t cpu, const Actor& me)
 
 bool Understudies::look(std::uint32_t cpu, const Actor& me) noexcept {
     const std::uint32_t n =
-        hooks_.procs->load(std::memory_order_relaxed); // relaxed: grows, shrinks
+        hooks_.procs->load(std::memory_order_acquire); // acquire: with procresize
     for (std::uint32_t slot = 1; slot <= n; slot++) {
         if (try_p(slot, cpu, me)) return true;
     }

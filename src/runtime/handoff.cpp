@@ -22,7 +22,8 @@ constexpr auto kRelaxed = std::memory_order_relaxed;
 constexpr int kWakeLooks = 4; // then sysmon sees to it
 
 std::uint32_t procs() {
-    return sched.gomaxprocs.load(kRelaxed); // relaxed: changes only while the world is stopped
+    // acquire: pairs with procresize; who is no M of ours (understudies) sees the new Ps.
+    return sched.gomaxprocs.load(std::memory_order_acquire);
 }
 
 bool has_work(const P* p) { return !runqempty(p) || runqsize().load(kSeqCst) != 0; }
@@ -106,9 +107,9 @@ bool wanted(const P* p) {
 
 void note_taken(P* p, assist::Word seen, By by) {
     if (seen.state == shared::P_BLOCKED) nblocked().fetch_sub(1, kSeqCst);
-    p->rec->handoffs++;
-    p->armscore = kArmScore;
-    // relaxed: counters for people.
+    // relaxed: counters for people, and a guess; the new owner may run already.
+    std::atomic_ref(p->rec->handoffs).fetch_add(1, kRelaxed);
+    p->armscore.store(kArmScore, kRelaxed);
     sched.handoffs[static_cast<int>(by)].fetch_add(1, kRelaxed);
 }
 

@@ -202,7 +202,9 @@ struct alignas(64) P {
     std::atomic<std::uint32_t> schedtick{0};
     std::uint32_t polltick = 0;
     std::atomic<std::uint32_t> attention{0};
-    std::int32_t armscore = kArmScore; // what arming an understudy has lately been worth
+    // relaxed everywhere: a guess.
+    std::atomic<std::int32_t> armscore{
+        kArmScore};              // what arming an understudy has lately been worth
     std::int64_t handoff_ns = 0; // when the M before was blocked; accounted at the next execute
     std::uint64_t goidcache = 0;
     std::uint64_t goidcacheend = 0;

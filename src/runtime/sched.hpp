@@ -116,6 +116,10 @@ inline std::atomic_ref<std::uint32_t> unpolled() {
     return std::atomic_ref(sched.records.sched->unpolled);
 }
 
+/// When the probe last saw p's M block; 0 once the handoff is accounted.
+inline std::atomic_ref<std::uint64_t> blocked_ns(P* p) {
+    return std::atomic_ref(p->rec->blocked_ns);
+}
 /// p's next time slice begins. Owner only.
 inline void next_slice(P* p) {
     constexpr auto kRelaxed = std::memory_order_relaxed; // relaxed: see P::schedtick

@@ -44,9 +44,10 @@ void acquirep(M* m, P* p) {
     m->prec = p->rec;
     m->rec->p = p->slot;
     set_state(m, m->spinning ? shared::M_SPINNING : shared::M_RUNNING);
-    if (p->rec->blocked_ns) { // handed off: by the probe's stamp, until the first G runs
-        p->handoff_ns = static_cast<std::int64_t>(p->rec->blocked_ns);
-        p->rec->blocked_ns = 0;
+    // Handed off: by the probe's stamp, until the first G runs. relaxed: stamps for people.
+    if (const std::uint64_t ns = blocked_ns(p).load(std::memory_order_relaxed)) {
+        p->handoff_ns = static_cast<std::int64_t>(ns);
+        blocked_ns(p).store(0, std::memory_order_relaxed); // relaxed: as above
     }
 }
 

@@ -36,7 +36,7 @@ void seize(M* m) {
             p->attention.fetch_or(kAttnStop, kSeqCst);
         } else if (w.in_kernel() && w.taker == 0 && assist::take(*p->rec, w, me.slot, me)) {
             if (w.state == shared::P_BLOCKED) nblocked().fetch_sub(1, kSeqCst);
-            p->rec->blocked_ns = 0;
+            blocked_ns(p).store(0, kRelaxed); // relaxed: a stamp for people
             assist::give_up(*p->rec, shared::P_GCSTOP);
             sched.stopwait--;
         }

@@ -26,8 +26,9 @@ constexpr std::uint32_t kArmAnyway = 64; // one call in so many tries again
 
 // The understudy of this CPU dozes. Waking it costs 1.3 us, so only where that has paid lately.
 [[gnu::noinline, gnu::cold]] M* arm(M* m, P* p, std::uint32_t cpu) {
-    if (p->armscore > 0 || p->rec->syscalltick % kArmAnyway == 0) {
-        p->armscore--;
+    // relaxed: a guess, and our own count.
+    if (p->armscore.load(std::memory_order_relaxed) > 0 || p->rec->syscalltick % kArmAnyway == 0) {
+        p->armscore.fetch_sub(1, std::memory_order_relaxed); // relaxed: as above
         assist::understudies.arm(cpu);
     }
     return m;
@@ -78,7 +79,7 @@ void exitsyscall0(G* gp, M* m) {
     if (assist::reclaim(*old->rec, actor(m), was_blocked)) {
         if (was_blocked) {
             nblocked().fetch_sub(1, kSeqCst);
-            old->rec->blocked_ns = 0;
+            blocked_ns(old).store(0, std::memory_order_relaxed); // relaxed: a stamp for people
         }
         set_state(m, shared::M_RUNNING);
     } else {

@@ -466,10 +466,15 @@ TEST_CASE("proc: stats, the tier and the features say what is the case") {
         baton::set_max_procs(2);
         const baton::Stats before = baton::stats();
         WaitGroup wg;
+        std::atomic<bool> counted{false};
         for (int i = 0; i < 100; i++) {
-            wg.go([] { baton::blocking([] { ::usleep(1000); }); });
+            wg.go([&] {
+                while (!counted.load()) baton::sleep_for(std::chrono::milliseconds(1));
+                baton::blocking([] { ::usleep(1000); });
+            });
         }
         CHECK(baton::stats().goroutines >= before.goroutines + 100);
+        counted.store(true);
         wg.wait();
         const baton::Stats after = baton::stats();
         CHECK(after.threads >= 1);
