@@ -160,8 +160,10 @@ void mwake(M* m) {
 }
 
 void help_pending(std::uint32_t cpu) {
-    // relaxed: stale is harmless, a wake may be repeated.
-    if (const std::uint32_t slot = idle_on(cpu).pending.load(kRelaxed)) mwake(sched.allm[slot]);
+    // acquire: pairs with hand_blocked's store; the M named is in the table. A stale one is
+    // harmless, a wake may be repeated.
+    constexpr auto kAcquire = std::memory_order_acquire;
+    if (const std::uint32_t slot = idle_on(cpu).pending.load(kAcquire)) mwake(sched.allm[slot]);
 }
 
 void mput(M* m, std::uint32_t cpu) {
