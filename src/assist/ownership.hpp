@@ -137,8 +137,8 @@ inline bool leave_fast(p_rec& p, std::uint16_t slot, kernel::RseqArea* rseq) {
 }
 
 /// Moves a P that was seen as `seen`, in SYSCALL or BLOCKED with no taker, to RUN under `owner`.
-/// By whichever way the calling thread's CPU demands. True on success; false says that somebody
-/// was first, or that this thread was moved while trying.
+/// By whichever way its state and the calling thread's CPU demand. True on success; false says that
+/// somebody was first, or that this thread was moved while trying.
 bool take(p_rec& p, Word seen, std::uint16_t owner, const Actor& me);
 /// The same, only by the restartable sequence (or the CAS that stands for it): never waits for
 /// another CPU. For the understudy on the CPU of the word.

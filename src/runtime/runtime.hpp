@@ -74,7 +74,6 @@ struct G {
     // over orders it; other readers (dumps) want no more than a recent value.
     std::atomic<GStatus> status{GStatus::kIdle};
     WaitReason waitreason = WaitReason::kNone;
-    bool system = false; // the runtime's own; not counted as a goroutine
     EhGlobals eh;
     void* param = nullptr; // what the waker wants the woken to know
     void (*entry)(void*) = nullptr;
@@ -166,7 +165,6 @@ struct M {
     UnlockFn waitunlockf = nullptr;
     void* waitlock = nullptr;
     std::uint32_t slot = 0;  // index in the records; never 0
-    std::int32_t locks = 0;  // runtime locks held
     bool spinning = false;   // looking for work, counted in nmspinning
     bool in_syscall = false; // between entersyscall and exitsyscall: p may be another's
     std::uint64_t rng = 0;

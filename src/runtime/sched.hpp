@@ -92,7 +92,6 @@ struct Sched {
     std::atomic<bool> has_standby{false};
 
     std::atomic<std::uint64_t> handoffs[static_cast<int>(By::kCount)] = {};
-    std::atomic<std::uint64_t> spinning_starts{0};
     Histogram handoff_ns;
 };
 /// No destructor runs on it: Ms go on while static destructors do.

@@ -51,8 +51,7 @@ P* make_p(std::uint32_t slot) {
     return p;
 }
 
-// A P that goes: its Gs to the head of nothing in particular, the global queue; its timers to
-// `heir`.
+// A P that goes: its Gs to the global queue, its timers to `heir`.
 void destroy_p(P* p, P* heir) {
     GQueue q;
     bool inherit;

@@ -192,12 +192,9 @@ bool Sysmon::spare() {
     // A few at once, so that a burst of blocks is met by few rounds; trim takes back what was too
     // many.
     const std::uint32_t more = std::clamp<std::uint32_t>(sched.mcount.load(kRelaxed) / 4, 1, 8);
-    while (sched.midle.load(kRelaxed) < more) { // relaxed: rough measures
+    // Counted, not looked for: a new M is idle only once its thread has come up and parked.
+    for (std::uint32_t n = sched.midle.load(kRelaxed); n < more; n++) { // relaxed: a rough measure
         if (!newm(nullptr, false)) break;
-        // It counts as idle once its thread has come up and parked.
-        for (int i = 0; i < 100 && sched.midle.load(kRelaxed) == 0; i++) // relaxed: as above
-            (void)kernel::futex_wait(&sched.sysmonnote, sched.sysmonnote.load(kSeqCst),
-                                     kernel::nanotime() + 10'000);
     }
     return true;
 }
