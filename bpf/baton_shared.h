@@ -25,33 +25,45 @@ typedef __u64 u64;
 #define BATON_MAX_P 1025
 #define BATON_MAX_CPU 1024
 
-/* A view kept for people; nothing is ever decided on it but whether a thread is an understudy or
+/* What an M is at. Written by the M itself, and by the probe on the M's own thread; a view kept for
+ * people, but for two things that are decided on it: whether the M is in G code, where its P may be
+ * taken from it unannounced (src/runtime/entry.hpp), and whether the thread is an understudy or
  * sysmon, which they are for life. */
 enum m_state {
 	M_DEAD,
 	M_IDLE,
 	M_SPINNING,
-	M_RUNNING,
-	M_SYSCALL,
-	M_BLOCKED,
+	M_RUNTIME, /* in the scheduler, or in a call of the runtime's */
+	M_RUNNING, /* in G code */
+	M_OFFCPU,  /* blocked there, unannounced */
+	M_CREDIT,  /* back from that, and has lost its P */
+	M_SYSCALL, /* in an announced call */
+	M_BLOCKED, /* asleep in it */
 	M_UNDERSTUDY,
 	M_SYSMON
 };
 
 /* The ownership state of a P; the table of legal moves is in src/assist/ownership.hpp. A fixed type
  * is new in C, but clang has it, and it alone keeps the names where the field has two bytes. */
-enum p_state : u16 { P_IDLE, P_RUN, P_SYSCALL, P_BLOCKED, P_GCSTOP, P_DEAD };
+enum p_state : u16 { P_IDLE, P_RUN, P_SYSCALL, P_BLOCKED, P_OFFCPU, P_GCSTOP, P_DEAD };
+
+/* What the kernel was doing for an M when it put it to sleep. */
+enum m_cause : u16 { M_NEVER, M_BY_SYSCALL, M_BY_FAULT };
 
 struct m_rec {
 	u32 tid;
-	enum m_state state; /* M_BLOCKED is written by the probe, the rest by the M */
+	enum m_state state; /* what the probe saw last is written by it, the rest by the M */
 	u32 p;          /* slot of the P it holds or held when it entered its syscall, 0 = none */
 	u32 cpu;        /* CPU where the kernel last blocked it */
 	u64 goid;       /* the goroutine on it, 0 = none */
 	u64 blocked_ns; /* CLOCK_MONOTONIC of the last block; written by the probe */
 	u64 blocks;     /* how often the kernel blocked it with a P; written by the probe */
-	s32 sysno;      /* system call of the last block; written by the probe */
-	u32 pad[3];
+	u64 credit_ns;  /* since when it runs on credit; written by the probe */
+	s32 sysno; /* system call of the last block, -1 in a page fault; written by the probe */
+	enum m_cause cause; /* ... and which of the two it was */
+	u16 pad;
+	u32 faults; /* how many of the blocks were page faults; written by the probe */
+	u32 pad2;
 } __attribute__((aligned(64)));
 
 /* One word decides who owns a P: see src/assist/ownership.hpp. BPF and bpftool see its fields. */
@@ -79,11 +91,15 @@ struct sched_rec {
 	u32 runqsize;   /* global run queue */
 	u32 npidle;     /* idle Ps */
 	u32 nmspinning; /* Ms looking for work */
-	s32 nblocked;   /* Ps in P_BLOCKED; raised by the probe, lowered by who takes or resumes */
+	s32 nblocked;   /* Ps in P_BLOCKED or P_OFFCPU; raised by the probe, lowered by who takes or
+			   resumes */
 	u32 standby;    /* an M waits on the ring buffer: wakes are of use */
 	u32 wakes;      /* ring buffer wakes the probe sent */
 	u32 unpolled;   /* network or timers are to be waited for, and no M does */
 	u32 pad[9];
+	/* A line of its own, as the probe reads it at every switch of the machine: Ms that went to
+	 * sleep in G code and have not run since. The probe's alone. */
+	u32 noffcpu __attribute__((aligned(64)));
 } __attribute__((aligned(64)));
 
 /* What the ring buffer carries: a P that needs an M at once. */
@@ -93,7 +109,7 @@ struct wake_event {
 };
 
 #ifdef __cplusplus
-static_assert(sizeof(m_rec) == 64 && sizeof(p_rec) == 64 && sizeof(sched_rec) == 64);
+static_assert(sizeof(m_rec) == 64 && sizeof(p_rec) == 64 && sizeof(sched_rec) == 128);
 } // namespace baton::shared
 #else
 _Static_assert(sizeof(struct m_rec) == 64 && sizeof(struct p_rec) == 64, "one cache line each");

@@ -3,10 +3,13 @@
  * The probe: marks a P blocked at the instant the kernel takes its M off the CPU to sleep.
  *
  * It runs in the scheduler, in the switch from the blocking M (prev) to whatever runs next, with
- * interrupts off. All it does for the handoff is to turn the P's word from P_SYSCALL to P_BLOCKED;
- * the switch itself then puts another thread on this CPU, and that takes the P (table of moves:
- * src/assist/ownership.hpp). Nothing that is started from here could be as quick: each wakeup from
- * a BPF program goes through an interrupt to ourselves and a second switch (9-14 us against 2).
+ * interrupts off. All it does for the handoff is to turn the P's word from P_SYSCALL to P_BLOCKED,
+ * or, if the M sleeps in G code that announced nothing (a page fault, a kernel lock, a raw system
+ * call), from P_RUN to P_OFFCPU; the switch itself then puts another thread on this CPU, and that
+ * takes the P (table of moves: src/assist/ownership.hpp). When an M that slept in G code is put on
+ * a CPU again, it gets its P back in the same way, if nobody took it; else it runs on credit.
+ * Nothing that is started from here could be as quick: each wakeup from a BPF program goes through
+ * an interrupt to ourselves and a second switch (9-14 us against 2).
  *
  * So the one wakeup it has, by the ring buffer, is for the case that `next` will not take the P:
  *   next is an understudy of this process      passes the P on: no wake
@@ -15,16 +18,16 @@
  * An understudy of another process has nothing in our map `tasks`, so it is anything else.
  *
  * It runs at every switch of the machine, so what it costs everybody else comes first: a preempted
- * task is dismissed by its arguments, one of a foreign process by one load, no helper called.
+ * task is dismissed by its arguments, one of a foreign process by one load, no helper called. Who
+ * comes is looked at only while an M is out there without its bracket (noffcpu).
  *
  * Writers: the M and P records' stamps here and nowhere else, but for blocked_ns of a P, which the
  * new owner zeroes. They are written before the word changes, as who takes the P reads them; a CPU
  * with another order than x86 needs the CAS for that, which is a full barrier.
  *
- * Ordering: (A) the CAS to P_BLOCKED comes before the look at the queues; who queues work puts it
- * there first and then looks at nblocked, with a fence between. One of the two sees the other:
- * else a G would lie in a queue while its P is blocked and everybody sleeps.
- *         probe                              wakep
+ * Ordering: (A) the CAS to P_BLOCKED or P_OFFCPU comes before the look at the queues; who queues
+ * work puts it there first and then looks at nblocked, with a fence between. One of the two sees
+ * the other: else a G would lie in a queue while its P is blocked and everybody sleeps. probe wakep
  *         nblocked++, CAS (full barrier)     queue G, fence
  *         read runq, runqsize                read nblocked
  * nblocked is raised before the CAS, never after: it may count a P too many for a moment, which
@@ -110,7 +113,8 @@ static __always_inline bool takes_care(struct task_struct *next)
 		return false;
 	if (rec->state == M_UNDERSTUDY)
 		return true;
-	if (rec->state == M_SYSMON)
+	/* In G code it looks for nothing, whether the P is still its own or not. */
+	if (rec->state == M_SYSMON || rec->state == M_OFFCPU || rec->state == M_CREDIT)
 		return false;
 	its = READ_ONCE(rec->p);
 	if (!its)
@@ -129,11 +133,32 @@ static __always_inline bool wanted(struct p_rec *prec, struct sched_rec *s)
 	return READ_ONCE(s->npidle) == 0 || READ_ONCE(s->unpolled);
 }
 
-static __always_inline s32 syscall_of(struct task_struct *task)
+/* A page fault, like any exception, enters the kernel with no system call's number. */
+static __always_inline void note_cause(struct m_rec *mrec, struct task_struct *task)
 {
 	struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(task);
 
-	return (s32)regs->orig_ax;
+	mrec->sysno = (s32)regs->orig_ax;
+	mrec->cause = mrec->sysno < 0 ? M_BY_FAULT : M_BY_SYSCALL;
+	if (mrec->sysno < 0)
+		mrec->faults++;
+}
+
+/* What the word becomes when the M in `slot` sleeps; 0 if it is not ours to change. */
+static __always_inline u64 marked(u64 seen, u32 slot, struct m_rec *mrec)
+{
+	u64 rest = seen & 0xffffffffffffULL;
+
+	/* Owner in the low 16 bits, taker above it, then the CPU, state on top. A taker has stopped
+	 * the sequences of word.cpu already, and counts on nobody changing the word.
+	 */
+	if ((u32)seen != slot)
+		return 0;
+	if (seen >> 48 == P_SYSCALL)
+		return rest | (u64)P_BLOCKED << 48;
+	if (seen >> 48 == P_RUN && mrec->state == M_RUNNING)
+		return (u32)rest | (u64)bpf_get_smp_processor_id() << 32 | (u64)P_OFFCPU << 48;
+	return 0;
 }
 
 /* The M in `slot` sleeps in the kernel, and P `p_slot` was its. True if the P is marked now. */
@@ -141,68 +166,112 @@ static __always_inline bool mark(u32 slot, struct m_rec *mrec, struct p_rec *pre
 				 struct sched_rec *s, struct task_struct *task)
 {
 	u64 seen = *(volatile u64 *)&prec->word;
-	u64 blocked, was_ns, now;
+	u64 after = marked(seen, slot, mrec);
+	u64 was_ns, now;
 
-	/* Owner in the low 16 bits, taker above it, state on top: {slot, 0, any, P_SYSCALL}. A
-	 * taker has stopped the sequences of word.cpu already, and counts on nobody changing the
-	 * word.
-	 */
-	if ((u32)seen != slot || seen >> 48 != P_SYSCALL)
+	if (!after)
 		return false;
-	blocked = (seen & 0xffffffffffffULL) | (u64)P_BLOCKED << 48;
-
 	now = bpf_ktime_get_ns();
 	mrec->cpu = bpf_get_smp_processor_id();
-	mrec->sysno = syscall_of(task);
+	note_cause(mrec, task);
 	mrec->blocked_ns = now;
 	mrec->blocks++;
-	mrec->state = M_BLOCKED;
+	if (after >> 48 == P_OFFCPU) {
+		mrec->state = M_OFFCPU;
+		__sync_fetch_and_add(&s->noffcpu, 1);
+	} else {
+		mrec->state = M_BLOCKED;
+	}
 	was_ns = prec->blocked_ns;
 	prec->blocked_ns = now;
 	prec->blocks++;
 	__sync_fetch_and_add(&s->nblocked, 1);
-	if (__sync_val_compare_and_swap((u64 *)&prec->word, seen, blocked) == seen)
+	if (__sync_val_compare_and_swap((u64 *)&prec->word, seen, after) == seen)
 		return true;
 
-	/* A taker came first. The P's stamps are its business now; the M sleeps all the same. */
+	/* A taker came first, in a call: nobody takes from G code. The P's stamps are its business
+	 * now; the M sleeps all the same.
+	 */
 	__sync_fetch_and_add(&s->nblocked, -1);
 	prec->blocked_ns = was_ns;
 	prec->blocks--;
 	return false;
 }
 
+/* An M that slept in G code comes back to it: with its P if that is still there. */
+static __always_inline void resume(u32 slot, struct sched_rec *s)
+{
+	struct m_rec *mrec = bpf_map_lookup_elem(&m, &slot);
+	struct p_rec *prec;
+	u64 seen;
+	u32 its;
+
+	if (!mrec || mrec->state != M_OFFCPU)
+		return;
+	__sync_fetch_and_add(&s->noffcpu, -1);
+	its = READ_ONCE(mrec->p);
+	prec = bpf_map_lookup_elem(&p, &its);
+	if (!prec)
+		return;
+	seen = *(volatile u64 *)&prec->word;
+	/* {slot, 0, any, P_OFFCPU} to {slot, 0, 0, P_RUN} */
+	if ((u32)seen == slot && seen >> 48 == P_OFFCPU &&
+	    __sync_val_compare_and_swap((u64 *)&prec->word, seen, slot | (u64)P_RUN << 48) ==
+		seen) {
+		__sync_fetch_and_add(&s->nblocked, -1);
+		mrec->state = M_RUNNING;
+		return;
+	}
+	mrec->credit_ns = bpf_ktime_get_ns();
+	mrec->state = M_CREDIT;
+}
+
+/* The M in `slot` goes to sleep. */
+static __always_inline void leave(u32 slot, struct sched_rec *s, struct task_struct *prev,
+				  struct task_struct *next)
+{
+	struct wake_event ev = {.m = slot};
+	struct m_rec *mrec;
+	struct p_rec *prec;
+
+	mrec = bpf_map_lookup_elem(&m, &ev.m);
+	if (!mrec)
+		return;
+	ev.p = READ_ONCE(mrec->p);
+	if (!ev.p)
+		return;
+	prec = bpf_map_lookup_elem(&p, &ev.p);
+	if (!prec || !mark(ev.m, mrec, prec, s, prev))
+		return;
+
+	/* (A): from here on after the barrier. */
+	if (!READ_ONCE(s->standby) || !wanted(prec, s) || takes_care(next))
+		return;
+	if (bpf_ringbuf_output(&events, &ev, sizeof(ev), BPF_RB_FORCE_WAKEUP) == 0)
+		__sync_fetch_and_add(&s->wakes, 1);
+}
+
 SEC("tp_btf/sched_switch")
 int BPF_PROG(handoff, bool preempt, struct task_struct *prev, struct task_struct *next,
 	     unsigned int prev_state)
 {
-	struct wake_event ev = {};
 	struct sched_rec *s;
-	struct m_rec *mrec;
-	struct p_rec *prec;
-	u32 zero = 0;
+	u32 zero = 0, slot;
 
+	s = bpf_map_lookup_elem(&sched, &zero);
+	if (!s)
+		return 0;
+	if (READ_ONCE(s->noffcpu)) {
+		slot = m_of(next);
+		if (slot)
+			resume(slot, s);
+	}
 	/* Preempted or yielding: it goes on by itself. */
 	if (preempt || !prev_state)
 		return 0;
-	ev.m = m_of(prev);
-	if (!ev.m)
-		return 0;
-	mrec = bpf_map_lookup_elem(&m, &ev.m);
-	s = bpf_map_lookup_elem(&sched, &zero);
-	if (!mrec || !s)
-		return 0;
-	ev.p = READ_ONCE(mrec->p);
-	if (!ev.p)
-		return 0;
-	prec = bpf_map_lookup_elem(&p, &ev.p);
-	if (!prec || !mark(ev.m, mrec, prec, s, prev))
-		return 0;
-
-	/* (A): from here on after the barrier. */
-	if (!READ_ONCE(s->standby) || !wanted(prec, s) || takes_care(next))
-		return 0;
-	if (bpf_ringbuf_output(&events, &ev, sizeof(ev), BPF_RB_FORCE_WAKEUP) == 0)
-		__sync_fetch_and_add(&s->wakes, 1);
+	slot = m_of(prev);
+	if (slot)
+		leave(slot, s, prev, next);
 	return 0;
 }
 

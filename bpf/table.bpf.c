@@ -10,7 +10,8 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 /* In the order of enum m_state, without the M_. */
 static const char names[][16] = {
-    "dead", "idle", "spinning", "running", "syscall", "blocked", "understudy", "sysmon", "?",
+    "dead",   "idle",    "spinning", "runtime",    "running", "offcpu",
+    "credit", "syscall", "blocked",  "understudy", "sysmon",  "?",
 };
 #define UNKNOWN (sizeof(names) / sizeof(names[0]) - 1)
 _Static_assert(UNKNOWN == M_SYSMON + 1, "a name for each state");
@@ -33,7 +34,7 @@ int ms(struct bpf_iter__bpf_map_elem *ctx)
 	state = rec->state;
 	if (state == M_DEAD)
 		return 0;
-	if (state == M_BLOCKED)
+	if (state == M_BLOCKED || state == M_OFFCPU)
 		blocked_us = (bpf_ktime_get_ns() - rec->blocked_ns) / 1000;
 	if (state > UNKNOWN)
 		state = UNKNOWN;

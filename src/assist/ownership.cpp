@@ -20,7 +20,7 @@ bool take_remote(p_rec& p, Word seen, std::uint16_t owner, const Actor& me) {
     // No sequence begun on that CPU before this can still commit; those begun after it see the
     // taker.
     kernel::membarrier_rseq_cpu(seen.cpu);
-    return cas(p, claimed.pack(), Word{owner, 0, seen.cpu, shared::P_RUN}.pack());
+    return cas(p, claimed.pack(), run_word(owner));
 }
 
 } // namespace
@@ -28,27 +28,27 @@ bool take_remote(p_rec& p, Word seen, std::uint16_t owner, const Actor& me) {
 bool take_here(p_rec& p, Word seen, std::uint16_t owner, const Actor& me) {
     static_assert(legal(shared::P_SYSCALL, shared::P_RUN));
     static_assert(legal(shared::P_BLOCKED, shared::P_RUN));
+    static_assert(legal(shared::P_OFFCPU, shared::P_RUN));
     if (!seen.in_kernel() || seen.taker != 0) return false;
-    const std::uint64_t desired = Word{owner, 0, seen.cpu, shared::P_RUN}.pack();
-    if (!use_rseq || seen.state == shared::P_BLOCKED) return cas(p, seen.pack(), desired);
-    return arch::rseq_cmp_store(me.rseq, seen.cpu, &p.word, seen.pack(), desired) ==
+    if (!use_rseq || seen.marked()) return cas(p, seen.pack(), run_word(owner));
+    return arch::rseq_cmp_store(me.rseq, seen.cpu, &p.word, seen.pack(), run_word(owner)) ==
            arch::RseqResult::kCommitted;
 }
 
 bool take(p_rec& p, Word seen, std::uint16_t owner, const Actor& me) {
     if (!seen.in_kernel() || seen.taker != 0) return false;
-    const bool by_cas = !use_rseq || seen.state == shared::P_BLOCKED;
+    const bool by_cas = !use_rseq || seen.marked();
     if (by_cas || (!probed && me.cpu() == seen.cpu)) return take_here(p, seen, owner, me);
     return take_remote(p, seen, owner, me);
 }
 
-bool reclaim(p_rec& p, const Actor& me, bool& was_blocked) {
+bool reclaim(p_rec& p, const Actor& me, bool& was_marked) {
     // Each turn ends it or means that this thread was preempted, moved, or marked by the probe in
     // between; the word leaves our hands at most once.
     for (;;) {
         const Word w = load(p);
         if (w.owner != me.slot || w.taker != 0 || !w.in_kernel()) return false;
-        was_blocked = w.state == shared::P_BLOCKED;
+        was_marked = w.marked();
         if (take(p, w, me.slot, me)) return true;
     }
 }

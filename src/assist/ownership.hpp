@@ -9,18 +9,21 @@
 // commit one store, no locked instruction: 0.9 ns against 5.5 ns for a CAS). Whoever wants the P
 // meanwhile first puts its own slot in `taker` by a CAS, makes that CPU restart its sequences by
 // membarrier, and then finishes with a second CAS. Once the probe has marked the word BLOCKED its M
-// is off the CPU and so in no sequence: from then on one CAS decides, on whichever CPU.
+// is off the CPU and so in no sequence: from then on one CAS decides, on whichever CPU. The same
+// goes for OFFCPU, the mark of an M that the kernel blocked in G code (src/runtime/entry.hpp).
 //
 //   who                         from                    how                       to
-//   owner enters a syscall      {m,0,*,RUN}             plain store               {m,0,cpu,SYSCALL}
+//   owner enters a syscall      {m,0,0,RUN}             plain store               {m,0,cpu,SYSCALL}
 //   kernel blocks it (probe)    {m,0,c,SYSCALL}         CAS                       {m,0,c,BLOCKED}
-//   owner leaves, on c          {m,0,c,SYSCALL}         rseq store                {m,0,c,RUN}
-//   owner leaves, elsewhere     {m,0,c,SYSCALL}         taker, membarrier, CAS    {m,0,c,RUN}
-//   understudy on c, no probe   {o,0,c,SYSCALL}         rseq store                {t,0,c,RUN}
-//   another M                   {o,0,c,SYSCALL}         taker, membarrier, CAS    {t,0,c,RUN}
-//   owner leaves, or another M  {o,0,c,BLOCKED}         CAS                       {t,0,c,RUN}
-//   owner hands over            {m,0,*,RUN}             plain store               {t,0,0,RUN}
-//   owner gives up              {m,0,*,RUN}             plain store               {0,0,0,IDLE}
+//   ... in G code (probe)       {m,0,0,RUN}             plain store               {m,0,cpu,OFFCPU}
+//   it runs on (probe)          {m,0,c,OFFCPU}          CAS                       {m,0,0,RUN}
+//   owner leaves, on c          {m,0,c,SYSCALL}         rseq store                {m,0,0,RUN}
+//   owner leaves, elsewhere     {m,0,c,SYSCALL}         taker, membarrier, CAS    {m,0,0,RUN}
+//   understudy on c, no probe   {o,0,c,SYSCALL}         rseq store                {t,0,0,RUN}
+//   another M                   {o,0,c,SYSCALL}         taker, membarrier, CAS    {t,0,0,RUN}
+//   owner leaves, or another M  {o,0,c,BLOCKED/OFFCPU}  CAS                       {t,0,0,RUN}
+//   owner hands over            {m,0,0,RUN}             plain store               {t,0,0,RUN}
+//   owner gives up              {m,0,0,RUN}             plain store               {0,0,0,IDLE}
 //   idle P is taken (holding its place off the idle list)  plain store            {t,0,0,RUN}
 //   world stops, starts         RUN, IDLE <-> GCSTOP; GCSTOP <-> DEAD             plain stores
 //
@@ -64,10 +67,11 @@ using shared::p_state;
 /// The legal moves of a P, as data: kMoves[from] has the bit of each state it may go to.
 inline constexpr std::uint32_t kMoves[] = {
     /* P_IDLE    */ 1u << shared::P_RUN | 1u << shared::P_GCSTOP,
-    /* P_RUN     */ 1u << shared::P_RUN | 1u << shared::P_SYSCALL | 1u << shared::P_IDLE |
-        1u << shared::P_GCSTOP,
+    /* P_RUN     */ 1u << shared::P_RUN | 1u << shared::P_SYSCALL | 1u << shared::P_OFFCPU |
+        1u << shared::P_IDLE | 1u << shared::P_GCSTOP,
     /* P_SYSCALL */ 1u << shared::P_RUN | 1u << shared::P_BLOCKED,
     /* P_BLOCKED */ 1u << shared::P_RUN,
+    /* P_OFFCPU  */ 1u << shared::P_RUN,
     /* P_GCSTOP  */ 1u << shared::P_RUN | 1u << shared::P_IDLE | 1u << shared::P_DEAD,
     /* P_DEAD    */ 1u << shared::P_GCSTOP,
 };
@@ -88,8 +92,16 @@ struct Word {
         return std::uint64_t{owner} | std::uint64_t{taker} << 16 | std::uint64_t{cpu} << 32 |
                static_cast<std::uint64_t>(state) << 48;
     }
-    bool in_kernel() const { return state == shared::P_SYSCALL || state == shared::P_BLOCKED; }
+    /// The probe saw its M go to sleep: one CAS moves it.
+    bool marked() const { return state == shared::P_BLOCKED || state == shared::P_OFFCPU; }
+    /// Its M is in the kernel, or was: others may take it.
+    bool in_kernel() const { return state == shared::P_SYSCALL || marked(); }
 };
+
+/// The word of a P whose owner holds it; the same while it does.
+constexpr std::uint64_t run_word(std::uint16_t owner) {
+    return std::uint64_t{owner} | std::uint64_t{shared::P_RUN} << 48;
+}
 
 /// The area of Ms that have none: its cpu_id is no CPU, so no sequence on it commits.
 inline kernel::RseqArea no_rseq;
@@ -107,9 +119,6 @@ inline bool use_rseq = false;
 /// Whether a probe marks words. Set once, before any M runs.
 inline bool probed = false;
 
-inline constexpr std::uint64_t kSyscallToRun =
-    static_cast<std::uint64_t>(shared::P_SYSCALL - shared::P_RUN) << 48;
-
 inline std::atomic_ref<std::uint64_t> ref(p_rec& p) {
     return std::atomic_ref<std::uint64_t>(p.word);
 }
@@ -126,17 +135,17 @@ inline void enter(p_rec& p, std::uint16_t slot, std::uint16_t cpu) {
 
 /// The owner leaves its system call, unblocked and on the same CPU: true, and it owns the P again.
 /// False says nothing; then ask `reclaim`.
-inline bool leave_fast(p_rec& p, std::uint16_t slot, kernel::RseqArea* rseq) {
+/// `run` is its run_word.
+inline bool leave_fast(p_rec& p, std::uint64_t run, kernel::RseqArea* rseq) {
     static_assert(legal(shared::P_SYSCALL, shared::P_RUN));
+    constexpr std::uint64_t kToSyscall =
+        static_cast<std::uint64_t>(shared::P_SYSCALL - shared::P_RUN) << 48;
     const std::uint32_t cpu = rseq->cpu_id;
-    const std::uint64_t expect =
-        Word{slot, 0, static_cast<std::uint16_t>(cpu), shared::P_SYSCALL}.pack();
-    const std::uint64_t desired = expect - kSyscallToRun;
-    return arch::rseq_cmp_store(rseq, cpu, &p.word, expect, desired) ==
-           arch::RseqResult::kCommitted;
+    const std::uint64_t expect = (run | std::uint64_t{cpu} << 32) + kToSyscall;
+    return arch::rseq_cmp_store(rseq, cpu, &p.word, expect, run) == arch::RseqResult::kCommitted;
 }
 
-/// Moves a P that was seen as `seen`, in SYSCALL or BLOCKED with no taker, to RUN under `owner`.
+/// Moves a P that was seen as `seen`, in_kernel() with no taker, to RUN under `owner`.
 /// By whichever way its state and the calling thread's CPU demand. True on success; false says that
 /// somebody was first, or that this thread was moved while trying.
 bool take(p_rec& p, Word seen, std::uint16_t owner, const Actor& me);
@@ -145,13 +154,13 @@ bool take(p_rec& p, Word seen, std::uint16_t owner, const Actor& me);
 bool take_here(p_rec& p, Word seen, std::uint16_t owner, const Actor& me);
 
 /// The owner leaves the hard way: after a block, on another CPU, or interrupted. True: it owns the
-/// P again, and `was_blocked` says whether the probe had marked it. False: the P is lost.
-bool reclaim(p_rec& p, const Actor& me, bool& was_blocked);
+/// P again, and `was_marked` says whether the probe had marked it. False: the P is lost.
+bool reclaim(p_rec& p, const Actor& me, bool& was_marked);
 
 /// The owner gives its P to `to`, which is parked or being made.
 inline void hand_over(p_rec& p, std::uint16_t to) {
     static_assert(legal(shared::P_RUN, shared::P_RUN) && legal(shared::P_IDLE, shared::P_RUN));
-    ref(p).store(Word{to, 0, 0, shared::P_RUN}.pack(), std::memory_order_release); // release: (A)
+    ref(p).store(run_word(to), std::memory_order_release); // release: (A)
 }
 /// The owner puts its P into a state without owner: IDLE, GCSTOP or DEAD.
 inline void give_up(p_rec& p, p_state state) {

@@ -42,7 +42,7 @@ bool Understudies::try_p(std::uint32_t slot, std::uint32_t cpu, const Actor& me)
     if (w.taker != 0) return false;
     if (by_probe_) {
         // An M that migrated inside its call is blocked here though it entered elsewhere.
-        if (w.state != shared::P_BLOCKED) return false;
+        if (!w.marked()) return false;
         if (w.cpu != cpu && records_.m[w.owner].cpu != cpu) return false;
     } else if (w.state != shared::P_SYSCALL || w.cpu != cpu) {
         return false;

@@ -7,6 +7,8 @@
 #include <new>
 #include <stdexcept>
 
+#include "runtime/entry.hpp"
+
 namespace baton::detail {
 
 namespace {
@@ -174,22 +176,31 @@ void chan_release(ChanCore* c) noexcept {
 }
 
 void chan_send(ChanCore* c, void* from) {
+    rt::Entry entry;
     if (!c) park_for_ever("Chan::send on a nil channel", WaitReason::kChanSend);
     chansend(c, from, true);
 }
 
-bool chan_try_send(ChanCore* c, void* from) { return c && chansend(c, from, false); }
+bool chan_try_send(ChanCore* c, void* from) {
+    rt::Entry entry;
+    return c && chansend(c, from, false);
+}
 
 bool chan_recv(ChanCore* c, void* to) {
+    rt::Entry entry;
     if (!c) park_for_ever("Chan::recv on a nil channel", WaitReason::kChanReceive);
     return chanrecv(c, to, true);
 }
 
-bool chan_try_recv(ChanCore* c, void* to) noexcept { return c && chanrecv(c, to, false); }
+bool chan_try_recv(ChanCore* c, void* to) noexcept {
+    rt::Entry entry;
+    return c && chanrecv(c, to, false);
+}
 
 void chan_close(ChanCore* c) {
     if (!c) throw_closed("close of nil channel");
     rt::GQueue woken;
+    rt::Entry entry;
     c->lock.lock();
     if (c->closed) {
         c->lock.unlock();
@@ -210,6 +221,7 @@ void chan_close(ChanCore* c) {
 
 std::size_t chan_size(ChanCore* c) noexcept {
     if (!c) return 0;
+    rt::Entry entry;
     rt::LockGuard guard(c->lock);
     return c->count;
 }

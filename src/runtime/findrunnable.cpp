@@ -50,7 +50,7 @@ void become_spinning(M* m) {
 // What others have asked of this P's holder. True: the P is gone and another one is held now.
 bool heed_attention(M* m, P* p) {
     // relaxed: each request is repeated until it is met, or harmless when late.
-    const std::uint32_t what = p->attention.load(kRelaxed);
+    const std::uint32_t what = p->attention.load(kRelaxed) & kAttnSchedule;
     if (what == 0) return false;
     if (what & kAttnStop) {
         gcstopm(m);

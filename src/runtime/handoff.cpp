@@ -57,7 +57,7 @@ P* take_blocked(M* m, bool any) {
         for (std::uint32_t i = 0; i < procs(); i++) {
             P* p = sched.allp[i];
             const assist::Word seen = assist::load(*p->rec);
-            if (seen.state != shared::P_BLOCKED || seen.taker != 0) continue;
+            if (!seen.marked() || seen.taker != 0) continue;
             if (pass == 0 ? !runqempty(p) : !any && !has_work(p)) continue;
             if (take_for(m, p, seen, By::kScan)) return p;
         }
@@ -85,7 +85,7 @@ bool start_spinning_m() {
     for (std::uint32_t i = 0; i < procs(); i++) {
         P* q = sched.allp[i];
         const assist::Word seen = assist::load(*q->rec);
-        if (seen.state != shared::P_BLOCKED || seen.taker != 0) continue;
+        if (!seen.marked() || seen.taker != 0) continue;
         const assist::Actor me = actor(m);
         if (!assist::take(*q->rec, seen, me.slot, me)) continue;
         note_taken(q, seen, By::kScan);
@@ -106,10 +106,11 @@ bool wanted(const P* p) {
 }
 
 void note_taken(P* p, assist::Word seen, By by) {
-    if (seen.state == shared::P_BLOCKED) nblocked().fetch_sub(1, kSeqCst);
+    if (seen.marked()) nblocked().fetch_sub(1, kSeqCst);
     // relaxed: counters for people, and a guess; the new owner may run already.
     std::atomic_ref(p->rec->handoffs).fetch_add(1, kRelaxed);
     p->armscore.store(kArmScore, kRelaxed);
+    if (seen.state == shared::P_OFFCPU) p->attention.fetch_or(kAttnArm, kRelaxed);
     sched.handoffs[static_cast<int>(by)].fetch_add(1, kRelaxed);
 }
 
@@ -161,7 +162,7 @@ P* take_any(M* m, P* old) {
     if (old) {
         const assist::Word seen = assist::load(*old->rec);
         // Another M lost its P to us fairly only if the kernel blocked it.
-        if (seen.state == shared::P_BLOCKED && seen.taker == 0 &&
+        if (seen.marked() && seen.taker == 0 &&
             !sched.gcwaiting.load(kRelaxed) && // relaxed: stop_the_world takes it from us again
             take_for(m, old, seen, By::kScan))
             return old;
@@ -222,7 +223,7 @@ P* standby_wait(M* m) {
         if (ev.p == 0 || ev.p > procs() || sched.gcwaiting.load(kRelaxed)) return; // relaxed: hint
         P* p = sched.allp[ev.p - 1];
         const assist::Word seen = assist::load(*p->rec);
-        if (seen.state != shared::P_BLOCKED || seen.taker != 0 || !wanted(p)) return;
+        if (!seen.marked() || seen.taker != 0 || !wanted(p)) return;
         if (!x->got) {
             if (take_for(x->m, p, seen, By::kRingbuf)) x->got = p;
         } else {

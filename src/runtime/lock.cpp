@@ -7,7 +7,7 @@
 #include <cstdlib>
 
 #include "kernel/futex.hpp"
-#include "runtime/runtime.hpp"
+#include "runtime/entry.hpp"
 
 namespace baton::rt {
 
@@ -52,6 +52,9 @@ __attribute__((noinline)) Held& held() {
 } // namespace
 
 void Lock::check_rank() const noexcept {
+    const M* m = getm_or_null();
+    if (m && m->curg && in_gcode(m))
+        fatal("rank %d wanted outside the runtime: an Entry is missing", static_cast<int>(rank_));
     Held& h = held();
     if (h.n == 0) return;
     const auto last = h.rank[h.n - 1];

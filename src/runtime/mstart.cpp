@@ -23,6 +23,7 @@
 #include "kernel/futex.hpp"
 #include "kernel/sched_class.hpp"
 #include "kernel/syscall.hpp"
+#include "runtime/entry.hpp"
 #include "runtime/sched.hpp"
 #include "runtime/signals.hpp"
 #include "runtime/switch.hpp"
@@ -67,6 +68,7 @@ M* allocate_m() {
     if (!m) return nullptr;
     m->self = m;
     m->slot = ++sched.mslots;
+    m->run = assist::run_word(static_cast<std::uint16_t>(m->slot));
     m->rec = &sched.records.m[m->slot];
     m->own_rseq = new (std::nothrow) kernel::RseqArea;
     sched.allm[m->slot] = m;
@@ -86,6 +88,7 @@ void attach(M* m) {
     m->rseq = assist::use_rseq ? kernel::rseq_attach(m->own_rseq) : nullptr;
     if (!m->rseq) m->rseq = &assist::no_rseq;
     m->eh = reinterpret_cast<EhGlobals*>(abi::__cxa_get_globals());
+    set_state(m, shared::M_RUNTIME);
     m->rng = (std::uint64_t{m->slot} << 32 | 0x9e3779b9u) ^ kernel::cputicks();
     m->rec->tid = static_cast<shared::u32>(kernel::raw_syscall(SYS_gettid));
 #if defined(BATON_TSAN)

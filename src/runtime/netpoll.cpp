@@ -36,6 +36,7 @@
 #include "kernel/clock.hpp"
 #include "kernel/features.hpp"
 #include "kernel/syscall.hpp"
+#include "runtime/entry.hpp"
 
 namespace baton::rt {
 
@@ -379,6 +380,7 @@ bool netpoll_any_waiters() noexcept {
 }
 
 PollDesc* poll_open(int fd, int* err) {
+    Entry entry;
     PollDesc* pd = pool_alloc();
     if (!pd) {
         *err = ENOMEM;
@@ -412,6 +414,7 @@ PollDesc* poll_open(int fd, int* err) {
 }
 
 void poll_close(PollDesc* pd) {
+    Entry entry;
     // relaxed: poll_evict came before, in this thread's past; waiters have left.
     if (!(pd->info.load(kRelaxed) & kClosing) || pd->rg.load(kRelaxed) > kPdReady ||
         pd->wg.load(kRelaxed) > kPdReady) // relaxed: as above
@@ -433,6 +436,7 @@ int poll_reset(PollDesc* pd, PollMode mode) {
 }
 
 int poll_wait(PollDesc* pd, PollMode mode) {
+    Entry entry;
     for (;;) {
         if (const int err = check_err(pd, mode)) return err;
         // False without an error: a deadline woke us and was moved before we ran. Wait again.
@@ -448,6 +452,7 @@ bool poll_hangup(const PollDesc* pd) noexcept {
 void poll_set_deadline(PollDesc* pd, std::int64_t when_ns, bool read, bool write) {
     G* reader = nullptr;
     G* writer = nullptr;
+    Entry entry;
     if (when_ns != 0 && when_ns <= kernel::nanotime()) when_ns = -1;
     {
         LockGuard guard(pd->lock);
@@ -473,6 +478,7 @@ void poll_set_deadline(PollDesc* pd, std::int64_t when_ns, bool read, bool write
 void poll_evict(PollDesc* pd) {
     G* reader = nullptr;
     G* writer = nullptr;
+    Entry entry;
     {
         LockGuard guard(pd->lock);
         if (pd->closing) fatal("a poll descriptor was closed twice (descriptor %d)", pd->fd);

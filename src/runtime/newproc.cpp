@@ -14,6 +14,7 @@
 
 #include "baton/run.hpp"
 #include "kernel/stackmem.hpp"
+#include "runtime/entry.hpp"
 #include "runtime/sched.hpp"
 #include "runtime/stack.hpp"
 #include "runtime/switch.hpp"
@@ -25,12 +26,6 @@ namespace {
 constexpr std::uint32_t kGoidBatch = 16;
 constexpr std::uint32_t kGfreeMax = 64;
 std::uint32_t default_class = 0;
-
-// The P this thread may touch, or null: a plain thread, or inside blocking().
-P* current_p() {
-    M* m = getm_or_null();
-    return m && !m->in_syscall ? m->p : nullptr;
-}
 
 G* gfget_odd(std::uint32_t cls) {
     LockGuard guard(sched.glock);
@@ -111,11 +106,13 @@ void gstart() {
 #endif
     after_switch();
     G* gp = getg();
+    leave_runtime(getm());
     try {
         gp->entry(gp->closure);
     } catch (...) {
         die_of_exception(gp);
     }
+    enter_runtime(getm());
     M* m = getm();
     gp = m->curg;
     gp->status.store(GStatus::kDead, std::memory_order_relaxed); // relaxed: see G::status
@@ -151,6 +148,7 @@ namespace baton::detail {
 NewG newproc_begin(std::size_t bytes, std::size_t align, const GoOptions& options) {
     using namespace rt;
     ensure_started();
+    Entry entry;
     const std::uint32_t cls =
         options.stack_bytes ? stack_class_for(options.stack_bytes) : default_class;
     if (cls >= kStackClasses || bytes > stack_class_bytes(cls) / 2)
@@ -172,6 +170,7 @@ NewG newproc_begin(std::size_t bytes, std::size_t align, const GoOptions& option
 
 void newproc_abandon(void* g) noexcept {
     using namespace rt;
+    Entry entry;
     auto* gp = static_cast<G*>(g);
     if (gp->stack_class != default_class) {
         gfput_odd(gp);
@@ -183,6 +182,7 @@ void newproc_abandon(void* g) noexcept {
 
 void newproc_commit(void* g, void (*entry)(void*)) noexcept {
     using namespace rt;
+    Entry in;
     auto* gp = static_cast<G*>(g);
     P* p = current_p();
     gp->entry = entry;

@@ -3,6 +3,7 @@
 // Parking and readying Gs: gopark, goready, goyield, gosched, and the must_park check.
 #include "baton/go.hpp"
 #include "kernel/clock.hpp"
+#include "runtime/entry.hpp"
 #include "runtime/sched.hpp"
 #include "runtime/switch.hpp"
 
@@ -18,7 +19,7 @@ constexpr auto kRelaxed = std::memory_order_relaxed;
 // does them. `inherit`: it goes on in the present time slice.
 inline G* fast_next(P* p, bool& inherit) {
     // relaxed: a request seen one switch later does no harm.
-    if (p->attention.load(kRelaxed) != 0) return nullptr;
+    if ((p->attention.load(kRelaxed) & kAttnSchedule) != 0) return nullptr;
     // One in 61 looks at the global queue first, so that two Gs here cannot starve it.
     // relaxed: our own tick, and a hint.
     if (p->schedtick.load(kRelaxed) % 61 == 0 && runqsize().load(kRelaxed) != 0) return nullptr;
@@ -81,9 +82,8 @@ void goparkunlock(Lock& lock, WaitReason reason) { gopark(unlock, &lock, reason)
 
 void goready(G* gp) {
     gp->status.store(GStatus::kRunnable, kRelaxed); // relaxed: see G::status
-    M* m = getm_or_null();
-    if (m && m->p && !m->in_syscall) {
-        runqput(m->p, gp, true);
+    if (P* p = current_p()) {
+        runqput(p, gp, true);
         if (!only_p()) wakep();
         return;
     }
@@ -116,7 +116,7 @@ G* must_park(const char* what) {
     if (!m || !m->curg)
         fatal("%s on a thread that is not a goroutine: call it inside baton::run or baton::go",
               what);
-    if (m->in_syscall)
+    if (in_bracket(m))
         fatal("%s inside baton::blocking in goroutine %llu: a goroutine has no processor there; "
               "move the call out of the bracket",
               what, static_cast<unsigned long long>(m->curg->goid));
@@ -157,8 +157,14 @@ void yield() noexcept {
         ::sched_yield();
         return;
     }
-    rt::must_park("yield");
+    if (!rt::in_gcode(m)) [[unlikely]] { // where it may yield, or dies
+        rt::must_park("yield");
+        rt::goyield();
+        return;
+    }
+    rt::enter_runtime(m);
     rt::goyield();
+    rt::leave_runtime(rt::getm());
 }
 
 std::uint64_t goid() noexcept {

@@ -164,9 +164,9 @@ struct M {
     void (*after)(G* prev, M* m) = nullptr;
     UnlockFn waitunlockf = nullptr;
     void* waitlock = nullptr;
-    std::uint32_t slot = 0;  // index in the records; never 0
-    bool spinning = false;   // looking for work, counted in nmspinning
-    bool in_syscall = false; // between entersyscall and exitsyscall: p may be another's
+    std::uint32_t slot = 0; // index in the records; never 0
+    std::uint64_t run = 0;  // the word of a P that it holds
+    bool spinning = false;  // looking for work, counted in nmspinning
     std::uint64_t rng = 0;
     // Parking (park.cpp): nextp is set by who hands over a P; park counts wakes and is the futex.
     std::atomic<P*> nextp{nullptr};
@@ -187,7 +187,10 @@ struct M {
 enum Attention : std::uint32_t {
     kAttnStop = 1,    // stop the world
     kAttnPreempt = 2, // the slice of 10 ms is over
+    kAttnArm = 4,     // its Gs block unannounced: keep an understudy armed (leave_runtime)
 };
+/// What the scheduler itself must heed; the rest is for who leaves the runtime.
+inline constexpr std::uint32_t kAttnSchedule = kAttnStop | kAttnPreempt;
 
 inline constexpr std::uint32_t kRunqSize = 256;
 /// How many armings in vain a handoff is worth.

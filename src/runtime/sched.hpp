@@ -19,6 +19,7 @@
 #include "assist/records.hpp"
 #include "assist/understudy.hpp"
 #include "baton/stats.hpp"
+#include "runtime/entry.hpp"
 #include "runtime/histogram.hpp"
 #include "runtime/lock.hpp"
 #include "runtime/runtime.hpp"
@@ -130,7 +131,6 @@ inline bool only_p() {
     return sched.gomaxprocs.load(std::memory_order_relaxed) == 1;
 }
 inline assist::Actor actor(M* m) { return {static_cast<std::uint16_t>(m->slot), m->rseq}; }
-inline void set_state(M* m, shared::m_state s) { m->rec->state = s; }
 std::uint32_t current_cpu_slow() noexcept;
 inline std::uint32_t current_cpu(M* m) noexcept {
     const std::uint32_t cpu = m->rseq->cpu_id; // out of range where there is no rseq

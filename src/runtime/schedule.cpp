@@ -2,6 +2,7 @@
 //
 // schedule, execute, and the passing of Ps between Ms and the idle list.
 #include "kernel/clock.hpp"
+#include "runtime/entry.hpp"
 #include "runtime/sched.hpp"
 #include "runtime/switch.hpp"
 
@@ -43,7 +44,7 @@ void acquirep(M* m, P* p) {
     m->p = p;
     m->prec = p->rec;
     m->rec->p = p->slot;
-    set_state(m, m->spinning ? shared::M_SPINNING : shared::M_RUNNING);
+    set_state(m, m->spinning ? shared::M_SPINNING : shared::M_RUNTIME);
     // Handed off: by the probe's stamp, until the first G runs. relaxed: stamps for people.
     if (const std::uint64_t ns = blocked_ns(p).load(std::memory_order_relaxed)) {
         p->handoff_ns = static_cast<std::int64_t>(ns);
@@ -95,8 +96,7 @@ void injectglist(GList& list) {
         gp->status.store(GStatus::kRunnable, std::memory_order_relaxed); // relaxed: see G::status
         q.push_back(gp);
     }
-    M* m = getm_or_null();
-    P* p = m && !m->in_syscall ? m->p : nullptr;
+    P* p = current_p();
     const std::uint32_t n = q.n;
     if (!p) {
         {

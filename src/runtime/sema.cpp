@@ -7,6 +7,7 @@
 // even with thousands of locks; waiters of one address, which may be many, cost O(1) here too.
 #include "runtime/sema.hpp"
 
+#include "runtime/entry.hpp"
 #include "runtime/lock.hpp"
 #include "runtime/sched.hpp"
 
@@ -102,6 +103,7 @@ bool take_count(Count* addr) {
 // releaser, who has seen nwait, out.
 void semacquire(Count* addr, bool lifo, WaitReason reason) {
     if (take_count(addr)) return;
+    Entry entry;
     SemaRoot& root = root_of(addr);
     for (;;) {
         SemaWaiter waiter{.g = getg(), .addr = addr};
@@ -125,6 +127,7 @@ void semrelease(Count* addr, bool handoff) {
     // seq_cst: the addition and the look of (B). From here on *addr may be gone.
     addr->fetch_add(1, std::memory_order_seq_cst);
     if (root.nwait.load(std::memory_order_seq_cst) == 0) return;
+    Entry entry;
     root.lock.lock();
     SemaWaiter* waiter = root.dequeue(addr);
     if (waiter) {
@@ -139,7 +142,7 @@ void semrelease(Count* addr, bool handoff) {
     if (!ticket) return;
     // It is next in line here: let it run now, in what is left of our time slice.
     M* m = getm_or_null();
-    if (m && m->p && m->curg && !m->in_syscall) goyield();
+    if (m && m->curg && current_p()) goyield();
 }
 
 bool can_spin(int i) noexcept {

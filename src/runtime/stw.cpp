@@ -11,6 +11,7 @@
 #include "kernel/clock.hpp"
 #include "kernel/cpus.hpp"
 #include "kernel/futex.hpp"
+#include "runtime/entry.hpp"
 #include "runtime/sched.hpp"
 #include "runtime/sema.hpp"
 
@@ -35,7 +36,7 @@ void seize(M* m) {
         if (w.state == shared::P_RUN) {
             p->attention.fetch_or(kAttnStop, kSeqCst);
         } else if (w.in_kernel() && w.taker == 0 && assist::take(*p->rec, w, me.slot, me)) {
-            if (w.state == shared::P_BLOCKED) nblocked().fetch_sub(1, kSeqCst);
+            if (w.marked()) nblocked().fetch_sub(1, kSeqCst);
             blocked_ns(p).store(0, kRelaxed); // relaxed: a stamp for people
             assist::give_up(*p->rec, shared::P_GCSTOP);
             sched.stopwait--;
@@ -168,6 +169,7 @@ int set_max_procs(int n) {
         return old;
     }
     rt::must_park("set_max_procs");
+    rt::Entry entry;
     rt::stop_the_world();
     const int old = max_procs();
     rt::procresize(static_cast<std::uint32_t>(n));

@@ -8,6 +8,7 @@
 #include <cerrno>
 
 #include "baton/run.hpp"
+#include "runtime/entry.hpp"
 #include "runtime/sched.hpp"
 #include "runtime/switch.hpp"
 
@@ -24,32 +25,38 @@ constexpr std::uint32_t kArmAnyway = 64; // one call in so many tries again
     return *e;
 }
 
-// The understudy of this CPU dozes. Waking it costs 1.3 us, so only where that has paid lately.
-[[gnu::noinline, gnu::cold]] M* arm(M* m, P* p, std::uint32_t cpu) {
+// The understudy of this CPU dozes. Waking it costs 1.3 us, so only where that has paid lately, or
+// if `anyway`. False if it has not.
+bool arm(P* p, std::uint32_t cpu, bool anyway = false) noexcept {
     // relaxed: a guess, and our own count.
-    if (p->armscore.load(std::memory_order_relaxed) > 0 || p->rec->syscalltick % kArmAnyway == 0) {
-        p->armscore.fetch_sub(1, std::memory_order_relaxed); // relaxed: as above
-        assist::understudies.arm(cpu);
-    }
+    if (p->armscore.load(std::memory_order_relaxed) <= 0 && !anyway) return false;
+    p->armscore.fetch_sub(1, std::memory_order_relaxed); // relaxed: as above
+    assist::understudies.arm(cpu);
+    return true;
+}
+
+[[gnu::noinline, gnu::cold]] M* arm_for_syscall(M* m, P* p, std::uint32_t cpu) noexcept {
+    (void)arm(p, cpu, p->rec->syscalltick % kArmAnyway == 0);
     return m;
 }
 
-inline M* leave_p(M* m, P* p, std::uint32_t cpu) {
+inline M* leave_p(M* m, P* p, std::uint32_t cpu) noexcept {
     shared::p_rec* rec = m->prec;
     rec->runq = runqlen(p);
     // relaxed: ours alone to write; sysmon wants to see it move.
     std::atomic_ref tick(rec->syscalltick);
     tick.store(tick.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
-    set_state(m, shared::M_SYSCALL);
     assist::enter(*rec, static_cast<std::uint16_t>(m->slot), static_cast<std::uint16_t>(cpu));
     // From here on the P may be another's. relaxed: understudy.hpp, (A).
     if (assist::understudies.cpu(cpu).armed.load(std::memory_order_relaxed) == 0)
-        return arm(m, p, cpu);
+        return arm_for_syscall(m, p, cpu);
     return m;
 }
 
 // Where rseq does not tell the CPU.
-[[gnu::noinline, gnu::cold]] M* entersyscall_slow(M* m) { return leave_p(m, m->p, current_cpu(m)); }
+[[gnu::noinline, gnu::cold]] M* entersyscall_slow(M* m) noexcept {
+    return leave_p(m, m->p, current_cpu(m));
+}
 
 // Queues the G that came back to no P; then its M has one after all, or sleeps.
 void exitsyscall0(G* gp, M* m) {
@@ -67,42 +74,72 @@ void exitsyscall0(G* gp, M* m) {
     stopm(m);
 }
 
-// Honours what others asked of this P meanwhile: another G first.
-[[gnu::noinline]] void gosched_keeping_errno() {
-    const int saved = thread_errno();
-    gosched();
-    thread_errno() = saved;
-}
+} // namespace
 
-[[gnu::noinline]] void exitsyscall_slow(M* m, P* old) {
-    bool was_blocked = false;
-    if (assist::reclaim(*old->rec, actor(m), was_blocked)) {
-        if (was_blocked) {
+// The way back to a P: the old one if it is still there, another, or the G waits for one. May
+// return on another M.
+void settle(M* m) noexcept {
+    P* old = m->p;
+    bool was_marked = false;
+    if (assist::reclaim(*old->rec, actor(m), was_marked)) {
+        if (was_marked) {
             nblocked().fetch_sub(1, kSeqCst);
             blocked_ns(old).store(0, std::memory_order_relaxed); // relaxed: a stamp for people
         }
-        set_state(m, shared::M_RUNNING);
-    } else {
-        const int saved = thread_errno();
-        G* gp = m->curg;
-        m->p = nullptr;
-        m->rec->p = 0;
-        help_pending(current_cpu(m));
-        if (P* p = take_any(m, old)) {
-            acquirep(m, p);
-        } else {
-            m->prev = gp;
-            m->after = exitsyscall0;
-            switch_g_to_g0(m, gp);
-            after_switch();
-        }
-        thread_errno() = saved;
+        return;
     }
-    // relaxed: a request seen one call later does no harm.
-    if (getm()->p->attention.load(std::memory_order_relaxed) != 0) gosched_keeping_errno();
+    const int saved = thread_errno();
+    G* gp = m->curg;
+    m->p = nullptr;
+    m->rec->p = 0;
+    help_pending(current_cpu(m));
+    if (P* p = take_any(m, old)) {
+        acquirep(m, p);
+    } else {
+        m->prev = gp;
+        m->after = exitsyscall0;
+        switch_g_to_g0(m, gp);
+        after_switch();
+    }
+    thread_errno() = saved;
+}
+
+namespace {
+
+// The P was lost in G code: the G needs one to leave.
+[[gnu::noinline, gnu::cold]] M* entersyscall_settle(M* m) noexcept {
+    set_state(m, shared::M_RUNTIME);
+    settle(m);
+    m = getm();
+    set_state(m, shared::M_SYSCALL);
+    return leave_p(m, m->p, current_cpu(m));
+}
+
+[[gnu::noinline]] void exitsyscall_slow(M* m) noexcept {
+    set_state(m, shared::M_RUNTIME);
+    settle(m);
+    leave_runtime(getm());
 }
 
 } // namespace
+
+void leave_runtime_slow() noexcept {
+    M* m = getm();
+    // relaxed, all three: see leave_runtime, and guesses.
+    const std::uint32_t what = m->p->attention.load(std::memory_order_relaxed);
+    if (what & kAttnArm) {
+        const std::uint32_t cpu = current_cpu(m);
+        if (assist::understudies.cpu(cpu).armed.load(std::memory_order_relaxed) == 0 &&
+            !arm(m->p, cpu))
+            m->p->attention.fetch_and(~kAttnArm, std::memory_order_relaxed);
+    }
+    if (what & kAttnSchedule) {
+        const int saved = thread_errno();
+        gosched();
+        thread_errno() = saved;
+    }
+    set_state(getm(), shared::M_RUNNING);
+}
 
 } // namespace baton::rt
 
@@ -114,8 +151,12 @@ namespace baton::detail {
 void* entersyscall() noexcept {
     using namespace rt;
     M* m = getm_or_null();
-    if (!m || m->in_syscall) return nullptr;
-    m->in_syscall = true;
+    if (!m) return nullptr;
+    if (state_of(m) != shared::M_RUNNING) [[unlikely]]
+        return in_gcode(m) ? entersyscall_settle(m) : nullptr;
+    set_state(m, shared::M_SYSCALL);
+    if (!holds_p(m)) [[unlikely]]
+        return entersyscall_settle(m);
     const std::uint32_t cpu = m->rseq->cpu_id;
     if (cpu >= sched.ncpu) return entersyscall_slow(m);
     return leave_p(m, m->p, cpu);
@@ -124,12 +165,8 @@ void* entersyscall() noexcept {
 void exitsyscall(void* entered) noexcept {
     using namespace rt;
     auto* m = static_cast<M*>(entered);
-    m->in_syscall = false;
-    if (!assist::leave_fast(*m->prec, static_cast<std::uint16_t>(m->slot), m->rseq))
-        return exitsyscall_slow(m, m->p);
-    set_state(m, shared::M_RUNNING);
-    // relaxed: a request seen one call later does no harm.
-    if (m->p->attention.load(std::memory_order_relaxed) != 0) gosched_keeping_errno();
+    if (!assist::leave_fast(*m->prec, m->run, m->rseq)) return exitsyscall_slow(m);
+    leave_runtime(m);
 }
 
 } // namespace baton::detail

@@ -159,8 +159,8 @@ bool Sysmon::long_in_kernel(P* p, Seen& s, assist::Word w, std::int64_t now) {
     const std::uint32_t tick = std::atomic_ref(p->rec->syscalltick).load(kRelaxed);
     const bool seen_before = tick == s.syscalltick;
     s.syscalltick = tick;
-    if (w.state == shared::P_BLOCKED) // the probe says so; leave it to the quicker ones for a while
-        return                        // relaxed: a stamp
+    if (w.marked()) // the probe says so; leave it to the quicker ones for a while
+        return      // relaxed: a stamp
             now - static_cast<std::int64_t>(blocked_ns(p).load(kRelaxed)) >= kProbeGraceNs;
     return seen_before || over;
 }

@@ -8,7 +8,7 @@
 
 #include "baton/time.hpp"
 #include "kernel/clock.hpp"
-#include "runtime/runtime.hpp"
+#include "runtime/entry.hpp"
 
 namespace baton::detail {
 
@@ -38,6 +38,7 @@ void sleep_until_ns(std::int64_t when_ns) {
         return;
     }
     rt::must_park("sleep_for");
+    rt::Entry entry;
     rt::gopark(arm_sleep_timer, &when_ns, rt::WaitReason::kSleep);
 }
 

@@ -518,7 +518,11 @@ understudy: /* what the CPU runs next; or the probe itself, through the ring buf
 switched: /* back on a CPU, not knowing */
     if
     :: seq[me] != 0 -> goto exit_fast /* only where preemption does not restart it */
-    :: seq[me] == 0 && WENT(p) && w[p].state == P_OFFCPU -> goto gcode
+    :: atomic { seq[me] == 0 && WENT(p) && w[p].state == P_OFFCPU ->
+           STORE(p, me, 0, 0, P_RUN) /* the probe sees it come: CAS, of what it still finds */
+       };
+       goto counted
+    :: seq[me] == 0 && WENT(p) && w[p].state == P_OFFCPU -> goto gcode /* or another had it first */
     :: seq[me] == 0 && !(WENT(p) && w[p].state == P_OFFCPU) -> goto leave
     fi;
 

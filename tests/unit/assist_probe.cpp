@@ -361,7 +361,7 @@ TEST_CASE("probe: no wake where the next thread on the CPU takes care of the P")
         {shared::M_UNDERSTUDY, 0, 0, true},
         {shared::M_SPINNING, 0, 0, true},
         {shared::M_RUNNING, 5, kNext, false},
-        {shared::M_RUNNING, 5, kNext + 1, true}, // came back and has lost it
+        {shared::M_RUNTIME, 5, kNext + 1, true}, // came back and has lost it
         {shared::M_SYSMON, 0, 0, false},
     };
     for (const Role& role : roles) {

@@ -26,7 +26,8 @@ using namespace std::chrono_literals;
 namespace {
 
 constexpr std::array kStates = {shared::P_IDLE,    shared::P_RUN,    shared::P_SYSCALL,
-                                shared::P_BLOCKED, shared::P_GCSTOP, shared::P_DEAD};
+                                shared::P_BLOCKED, shared::P_OFFCPU, shared::P_GCSTOP,
+                                shared::P_DEAD};
 
 bool have_rseq() { return kernel::features().rseq && kernel::features().membarrier_rseq; }
 
@@ -66,9 +67,13 @@ void as_m(std::uint16_t slot, int cpu, F f) {
 TEST_CASE("ownership: the table of moves is the one in the header's comment") {
     using enum p_state;
     const std::vector<std::pair<p_state, std::vector<p_state>>> moves = {
-        {P_IDLE, {P_RUN, P_GCSTOP}},         {P_RUN, {P_RUN, P_SYSCALL, P_IDLE, P_GCSTOP}},
-        {P_SYSCALL, {P_RUN, P_BLOCKED}},     {P_BLOCKED, {P_RUN}},
-        {P_GCSTOP, {P_RUN, P_IDLE, P_DEAD}}, {P_DEAD, {P_GCSTOP}},
+        {P_IDLE, {P_RUN, P_GCSTOP}},
+        {P_RUN, {P_RUN, P_SYSCALL, P_OFFCPU, P_IDLE, P_GCSTOP}},
+        {P_SYSCALL, {P_RUN, P_BLOCKED}},
+        {P_BLOCKED, {P_RUN}},
+        {P_OFFCPU, {P_RUN}},
+        {P_GCSTOP, {P_RUN, P_IDLE, P_DEAD}},
+        {P_DEAD, {P_GCSTOP}},
     };
     REQUIRE(moves.size() == std::size(kMoves));
     for (const auto& [from, tos] : moves) {
@@ -97,7 +102,9 @@ TEST_CASE("ownership: the word packs and unpacks, and zeros are an idle P withou
             CHECK(back.taker == taker);
             CHECK(back.cpu == cpu);
             CHECK(back.state == state);
-            CHECK(back.in_kernel() == (state == shared::P_SYSCALL || state == shared::P_BLOCKED));
+            const bool marked = state == shared::P_BLOCKED || state == shared::P_OFFCPU;
+            CHECK(back.marked() == marked);
+            CHECK(back.in_kernel() == (marked || state == shared::P_SYSCALL));
         }
     }
 }
@@ -124,13 +131,13 @@ TEST_CASE("ownership: from each state each function makes a legal move or none")
                 put(p, before);
                 bool was_blocked = false;
                 CHECK(reclaim(p, me, was_blocked) == in_kernel);
-                CHECK(was_blocked == (from == shared::P_BLOCKED));
+                CHECK(was_blocked == before.marked());
                 CHECK(load(p).state == (in_kernel ? shared::P_RUN : from));
                 if (in_kernel) CHECK(legal(from, load(p).state));
 
                 if (!rseq) continue;
                 put(p, before);
-                CHECK(leave_fast(p, me.slot, me.rseq) == (from == shared::P_SYSCALL));
+                CHECK(leave_fast(p, run_word(me.slot), me.rseq) == (from == shared::P_SYSCALL));
                 if (from != shared::P_SYSCALL) CHECK(ref(p).load() == before.pack());
             }
         });
@@ -150,14 +157,14 @@ TEST_CASE("ownership: the owner enters and leaves; hands over; gives up") {
             CHECK(load(p).state == shared::P_SYSCALL);
             CHECK(load(p).cpu == cpu);
             bool was_blocked = true;
-            if (rseq) CHECK(leave_fast(p, 3, me.rseq));
+            if (rseq) CHECK(leave_fast(p, run_word(3), me.rseq));
             if (!rseq) CHECK(reclaim(p, me, was_blocked));
             if (!rseq) CHECK(!was_blocked);
             CHECK(load(p).state == shared::P_RUN);
 
             enter(p, 3, static_cast<std::uint16_t>(cpu));
             REQUIRE(block(p, 3, static_cast<std::uint16_t>(cpu)));
-            if (rseq) CHECK(!leave_fast(p, 3, me.rseq));
+            if (rseq) CHECK(!leave_fast(p, run_word(3), me.rseq));
             CHECK(reclaim(p, me, was_blocked));
             CHECK(was_blocked);
             CHECK(load(p).state == shared::P_RUN);
@@ -184,7 +191,7 @@ TEST_CASE("ownership: an owner that comes back on another CPU finds its P, the h
             hand_over(p, 3);
             enter(p, 3, static_cast<std::uint16_t>(cpus.front()));
             REQUIRE(kernel::pin_thread(cpus.back()) == 0);
-            if (rseq) CHECK(!leave_fast(p, 3, me.rseq));
+            if (rseq) CHECK(!leave_fast(p, run_word(3), me.rseq));
             bool was_blocked = true;
             CHECK(reclaim(p, me, was_blocked));
             CHECK(!was_blocked);
@@ -219,7 +226,7 @@ TEST_CASE("ownership: another takes it, from the same CPU and from another") {
                 });
                 as_m(1, entered, [&](const Actor& me) {
                     bool was_blocked = false;
-                    if (rseq) CHECK(!leave_fast(p, 1, me.rseq));
+                    if (rseq) CHECK(!leave_fast(p, run_word(1), me.rseq));
                     CHECK(!reclaim(p, me, was_blocked));
                     CHECK(load(p).owner == 2);
                 });
@@ -233,13 +240,13 @@ TEST_CASE("ownership: a set taker keeps everybody else out") {
     const auto c = static_cast<std::uint16_t>(cpu);
     for (const bool rseq : ways()) {
         const Way way(rseq);
-        for (const p_state state : {shared::P_SYSCALL, shared::P_BLOCKED}) {
+        for (const p_state state : {shared::P_SYSCALL, shared::P_BLOCKED, shared::P_OFFCPU}) {
             p_rec p{};
             const Word claimed{1, 4, c, state};
             put(p, claimed);
             as_m(1, cpu, [&](const Actor& owner) {
                 bool was_blocked = false;
-                if (rseq) CHECK(!leave_fast(p, 1, owner.rseq));
+                if (rseq) CHECK(!leave_fast(p, run_word(1), owner.rseq));
                 CHECK(!reclaim(p, owner, was_blocked));
             });
             as_m(2, cpu, [&](const Actor& me) {
@@ -300,7 +307,7 @@ bool system_call(Fight& f, const Actor& me, bool hops, Counts& n) {
     if (hops && n.sections % 16 == 3) {
         (void)kernel::pin_thread(cpus[n.sections / 16 % cpus.size()]);
     }
-    if (use_rseq && leave_fast(f.p, me.slot, me.rseq)) {
+    if (use_rseq && leave_fast(f.p, run_word(me.slot), me.rseq)) {
         n.fast++;
         return true;
     }
@@ -325,7 +332,7 @@ bool try_take(Fight& f, const Actor& me, Counts& n) {
         return false;
     }
     (here ? n.took_here : n.took_there)++;
-    n.took_blocked += seen.state == shared::P_BLOCKED;
+    n.took_blocked += seen.marked();
     return true;
 }
 

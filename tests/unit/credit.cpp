@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Blocks that nobody announced: the P goes on without the M that sleeps, and the M comes back on
+// credit.
+// run: tiers
+#include <doctest/doctest.h>
+
+#include <atomic>
+#include <chrono>
+#include <cstdio>
+#include <ctime>
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "baton/baton.hpp"
+
+using namespace std::chrono_literals;
+using Clock = std::chrono::steady_clock;
+
+namespace {
+
+/// Sleeps in the kernel where no bracket says so.
+void sleep_raw(std::chrono::milliseconds d) {
+    timespec ts{d.count() / 1000, d.count() % 1000 * 1'000'000};
+    while (::nanosleep(&ts, &ts) != 0) {
+    }
+}
+
+bool credit_here() {
+    if (baton::assist_tier() == baton::Assist::kProbe) return true;
+    std::printf("skip: no probe in this tier: unannounced blocks keep their processor\n");
+    return false;
+}
+
+} // namespace
+
+TEST_CASE("credit: a G that sleeps unannounced does not keep the only P") {
+    if (!credit_here()) return;
+    baton::run([] {
+        baton::set_max_procs(1);
+        for (int i = 0; i < 20; i++) {
+            std::atomic<bool> woke{false};
+            std::atomic<long> steps{0};
+            baton::WaitGroup wg;
+            wg.go([&] {
+                sleep_raw(20ms);
+                woke = true;
+            });
+            wg.go([&] {
+                while (!woke) {
+                    steps++;
+                    baton::yield();
+                }
+            });
+            wg.wait();
+            CHECK(steps > 1000);
+        }
+    });
+    CHECK(baton::stats().handoffs >= 20);
+}
+
+TEST_CASE("credit: who comes back without a P gets one at its next call") {
+    if (!credit_here()) return;
+    baton::run([] {
+        baton::set_max_procs(1);
+        std::atomic<int> done{0};
+        baton::Mutex mu;
+        long sum = 0;
+        baton::WaitGroup wg;
+        for (int g = 0; g < 8; g++) {
+            wg.go([&] {
+                for (int i = 0; i < 50; i++) {
+                    sleep_raw(1ms);
+                    mu.lock();
+                    sum++;
+                    mu.unlock();
+                    baton::yield();
+                    baton::Chan<int> c(1);
+                    c.send(i);
+                    CHECK(c.recv() == i);
+                }
+                done++;
+            });
+        }
+        wg.wait();
+        CHECK(done == 8);
+        CHECK(sum == 400);
+    });
+}
+
+TEST_CASE("credit: sleeps side by side on one P take no longer than one") {
+    if (!credit_here()) return;
+    baton::run([] {
+        baton::set_max_procs(1);
+        const auto start = Clock::now();
+        baton::WaitGroup wg;
+        for (int g = 0; g < 16; g++) wg.go([] { sleep_raw(200ms); });
+        wg.wait();
+        CHECK(Clock::now() - start < 1600ms); // one after the other: 3200
+    });
+}
+
+TEST_CASE("credit: a bracket, and the end of a goroutine, right after an unannounced block") {
+    if (!credit_here()) return;
+    baton::run([] {
+        baton::set_max_procs(2);
+        std::atomic<int> n{0};
+        baton::WaitGroup wg;
+        for (int g = 0; g < 200; g++) {
+            wg.go([&, g] {
+                sleep_raw(1ms);
+                if (g % 2) baton::blocking([] { sleep_raw(1ms); });
+                n++;
+            });
+        }
+        wg.wait();
+        CHECK(n == 200);
+    });
+}
