@@ -225,16 +225,20 @@ G* give_up_and_wait(M* m) {
         if (until != 0 && (its == 0 || its > until) && sched.lastpoll.load(kSeqCst) == 0)
             netpollbreak();
     }
-    if (P* p = take_blocked_with_work(m)) {
-        acquirep(m, p);
-        become_spinning(m); // until it has a G: there may be more than one
-        return nullptr;
-    }
-    stopm(m);
+    find_p(m);
     return nullptr;
 }
 
 } // namespace
+
+void find_p(M* m) {
+    if (P* p = take_blocked_with_work(m)) {
+        acquirep(m, p);
+        become_spinning(m); // until it has a G: there may be more than one
+        return;
+    }
+    stopm(m);
+}
 
 G* findrunnable(M* m, bool& inherit) {
     for (;;) {

@@ -282,6 +282,7 @@ bool appoint_standby() {
 }
 
 void stopm(M* m) {
+    end_credit(m);
     for (;;) {
         m->spinning = false;
         set_state(m, shared::M_IDLE);

@@ -34,7 +34,7 @@ inline G* fast_next(P* p, bool& inherit) {
 inline void switch_out(M* m, G* gp, void (*after)(G*, M*)) {
     P* p = m->p;
     bool inherit = false;
-    G* next = fast_next(p, inherit);
+    G* next = p ? fast_next(p, inherit) : nullptr;
     m->prev = gp;
     m->after = after;
     if (next) {
@@ -49,8 +49,7 @@ inline void switch_out(M* m, G* gp, void (*after)(G*, M*)) {
 void park_commit(G* gp, M* m) {
     UnlockFn unlockf = m->waitunlockf;
     if (unlockf && !unlockf(gp, m->waitlock)) {
-        gp->status.store(GStatus::kRunnable, kRelaxed); // relaxed: see G::status
-        runqput(m->p, gp, true);
+        goready(gp);
     }
 }
 
@@ -163,6 +162,7 @@ void yield() noexcept {
         return;
     }
     rt::enter_runtime(m);
+    if (!m->p) rt::settle(m); // which is a yield already
     rt::goyield();
     rt::leave_runtime(rt::getm());
 }

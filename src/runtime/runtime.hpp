@@ -172,6 +172,7 @@ struct M {
     std::atomic<P*> nextp{nullptr};
     std::atomic<std::uint32_t> park{0};
     std::atomic<std::uint32_t> order{0}; // MOrder: what a woken M without nextp is to do
+    bool on_credit = false;              // counted in ncredit
     bool steered = false;                // bound to a CPU until it has woken there
     std::atomic<std::uint32_t> idlelink{0};
     kernel::RseqArea* own_rseq = nullptr;

@@ -58,7 +58,8 @@ struct Sched {
 
     std::atomic<std::int64_t> lastpoll{1};   // when the network was polled last; 0: a poll waits
     std::atomic<std::int64_t> poll_until{0}; // until when that one waits; 0: for ever
-    std::atomic<bool> needspinning{false};   // a submitter found no idle P to wake
+    std::atomic<std::int64_t> submitter_takes_ns{0}; // not before then: wakep, handoff.cpp
+    std::atomic<bool> needspinning{false};           // a submitter found no idle P to wake
 
     std::atomic<bool> gcwaiting{false}; // stop the world
     std::uint32_t stopwait = 0;
@@ -67,7 +68,8 @@ struct Sched {
 
     std::atomic<bool> sysmonwait{false}; // sysmon sleeps until somebody leaves idleness
     std::atomic<std::uint32_t> sysmonnote{0};
-    std::atomic<bool> need_spare{false}; // an understudy found no idle M
+    std::atomic<bool> need_spare{false};   // an understudy found no idle M
+    std::atomic<std::uint32_t> ncredit{0}; // Ms that came back from a call and go on without a P
 
     Lock glock{Rank::kAllg};
     GList gfree;     // of the default stack size
@@ -166,6 +168,8 @@ G* globrunqget(P* p, std::uint32_t max);
 // ---- schedule.cpp ----
 [[noreturn]] void schedule(M* m);
 void acquirep(M* m, P* p);
+/// m has a P again, or its G has left it.
+void end_credit(M* m);
 P* releasep(M* m);
 /// sched.lock held.
 void pidleput(P* p);
@@ -175,6 +179,8 @@ void injectglist(GList& list);
 
 // ---- findrunnable.cpp ----
 G* findrunnable(M* m, bool& inherit);
+/// Gets m, which has no P, one: to look for work with, or when it is woken.
+void find_p(M* m);
 
 // ---- mstart.cpp ----
 /// Starts an idle or a new M for p, which the caller holds or has taken off the idle list.

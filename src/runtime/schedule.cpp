@@ -27,6 +27,7 @@ void execute(M* m, G* gp, bool inherit) {
 void schedule(M* m) {
     after_switch();
     for (;;) {
+        if (!m->p) find_p(m); // its G ran on credit
         bool inherit = false;
         G* gp = findrunnable(m, inherit);
         if (m->spinning) {
@@ -40,7 +41,14 @@ void schedule(M* m) {
     }
 }
 
+void end_credit(M* m) {
+    if (!m->on_credit) return;
+    m->on_credit = false;
+    sched.ncredit.fetch_sub(1, std::memory_order_relaxed); // relaxed: a bound, not a promise
+}
+
 void acquirep(M* m, P* p) {
+    end_credit(m);
     m->p = p;
     m->prec = p->rec;
     m->rec->p = p->slot;

@@ -152,7 +152,7 @@ bool can_spin(int i) noexcept {
     const std::uint32_t procs = sched.gomaxprocs.load(std::memory_order_relaxed);
     const std::uint32_t idle = npidle().load(std::memory_order_relaxed);
     const std::uint32_t spinning = nmspinning().load(std::memory_order_relaxed);
-    return procs > idle + spinning + 1 && runqempty(getm()->p);
+    return procs > idle + spinning + 1 && current_p() && runqempty(current_p());
 }
 
 void spin() noexcept {

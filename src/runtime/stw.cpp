@@ -169,7 +169,7 @@ int set_max_procs(int n) {
         return old;
     }
     rt::must_park("set_max_procs");
-    rt::Entry entry;
+    rt::EntryWithP entry;
     rt::stop_the_world();
     const int old = max_procs();
     rt::procresize(static_cast<std::uint32_t>(n));
