@@ -21,11 +21,6 @@ namespace {
 constexpr auto kRelaxed = std::memory_order_relaxed;
 constexpr int kWakeLooks = 4; // then sysmon sees to it
 
-std::uint32_t procs() {
-    // acquire: pairs with procresize; who is no M of ours (understudies) sees the new Ps.
-    return sched.gomaxprocs.load(std::memory_order_acquire);
-}
-
 bool has_work(const P* p) { return !runqempty(p) || runqsize().load(kSeqCst) != 0; }
 
 // Moves a blocked P to m. seen is its word.
