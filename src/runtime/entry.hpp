@@ -29,7 +29,12 @@
 
 #include <atomic>
 
+#include "kernel/build.hpp"
 #include "runtime/runtime.hpp"
+
+#if defined(BATON_TSAN)
+#include <sanitizer/tsan_interface.h>
+#endif
 
 namespace baton::rt {
 
@@ -46,6 +51,11 @@ inline bool in_bracket(const M* m) {
 }
 /// Ordered, for the compiler, with what is on either side: the probe runs on this very thread.
 inline void set_state(M* m, shared::m_state s) {
+#if defined(BATON_TSAN)
+    // It does not see the probe mark the word, which on this thread comes after all this M did to
+    // its P.
+    if (s == shared::M_RUNNING) __tsan_release(&m->prec->word);
+#endif
     std::atomic_signal_fence(std::memory_order_seq_cst);
     // relaxed: read by the probe on this thread, and by others for people. Atomic for them.
     std::atomic_ref(m->rec->state).store(s, std::memory_order_relaxed);

@@ -36,10 +36,6 @@ namespace {
 constexpr auto kRelaxed = std::memory_order_relaxed;
 constexpr int kStealPasses = 4;
 
-std::uint32_t procs() {
-    return sched.gomaxprocs.load(kRelaxed); // relaxed: changes only while the world is stopped
-}
-
 void become_spinning(M* m) {
     m->spinning = true;
     nmspinning().fetch_add(1, kSeqCst);

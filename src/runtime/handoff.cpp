@@ -25,11 +25,6 @@ constexpr int kWakeLooks = 4; // then sysmon sees to it
 // what several Gs do: without the bound a server lost a quarter of its requests to them.
 constexpr std::int64_t kSubmitterTakesNs = 4'000'000;
 
-std::uint32_t procs() {
-    // acquire: pairs with procresize; who is no M of ours (understudies) sees the new Ps.
-    return sched.gomaxprocs.load(std::memory_order_acquire);
-}
-
 bool has_work(const P* p) { return !runqempty(p) || runqsize().load(kSeqCst) != 0; }
 
 // Moves a blocked P to m. seen is its word.

@@ -246,8 +246,9 @@ bool newm(P* p, bool spinning) {
         rc = pthread_create(&thread, &attr, mstart, m);
         pthread_attr_destroy(&attr);
         if (rc == 0) {
-            // relaxed: for people
-            if (n > sched.mpeak.load(kRelaxed)) sched.mpeak.store(n, kRelaxed);
+            std::uint32_t peak = sched.mpeak.load(kRelaxed); // relaxed, all: for people
+            while (n > peak && !sched.mpeak.compare_exchange_weak(peak, n, kRelaxed, kRelaxed)) {
+            }
             return true;
         }
         sched.mcount.fetch_sub(1, kSeqCst);

@@ -127,6 +127,12 @@ inline void next_slice(P* p) {
     constexpr auto kRelaxed = std::memory_order_relaxed; // relaxed: see P::schedtick
     p->schedtick.store(p->schedtick.load(kRelaxed) + 1, kRelaxed);
 }
+/// How many Ps there are: the first so many of allp.
+inline std::uint32_t procs() {
+    // acquire: pairs with procresize. Who holds no P may look while the world stands, and sees the
+    // new Ps with their number.
+    return sched.gomaxprocs.load(std::memory_order_acquire);
+}
 /// Whether there is but one P: then its holder has no thieves and need wake nobody for its work.
 inline bool only_p() {
     // relaxed: changes only while the world is stopped.

@@ -37,7 +37,9 @@ bool arm(P* p, std::uint32_t cpu, bool anyway = false) noexcept {
 }
 
 [[gnu::noinline, gnu::cold]] M* arm_for_syscall(M* m, P* p, std::uint32_t cpu) noexcept {
-    (void)arm(p, cpu, p->rec->syscalltick % kArmAnyway == 0);
+    // relaxed: one in so many is all that matters; the P may be another's, which counts too.
+    const std::uint32_t tick = std::atomic_ref(p->rec->syscalltick).load(std::memory_order_relaxed);
+    (void)arm(p, cpu, tick % kArmAnyway == 0);
     return m;
 }
 

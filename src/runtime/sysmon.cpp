@@ -131,8 +131,8 @@ void Sysmon::poll(std::int64_t now) {
 
 bool Sysmon::retake(std::int64_t now, bool asked) {
     bool any = false;
-    const std::uint32_t procs = sched.gomaxprocs.load(kRelaxed); // relaxed: P structs stay
-    for (std::uint32_t i = 0; i < procs; i++) any |= retake_p(sched.allp[i], seen_[i], now, asked);
+    const std::uint32_t n = procs(); // Ps that go meanwhile stay in memory
+    for (std::uint32_t i = 0; i < n; i++) any |= retake_p(sched.allp[i], seen_[i], now, asked);
     return any;
 }
 
