@@ -37,10 +37,11 @@ inline void switch_out(M* m, G* gp, void (*after)(G*, M*)) {
     G* next = fast_next(p, inherit);
     m->prev = gp;
     m->after = after;
-    if (next) {
-        if (!inherit) next_slice(p);
+    if (next && !inherit) next_slice(p);
+    if (next && !next->lockedm) [[likely]] {
         switch_g_to_g(m, gp, next);
     } else {
+        m->lockednext = next;
         switch_g_to_g0(m, gp);
     }
     after_switch();
@@ -71,10 +72,12 @@ bool unlock(G*, void* lock) {
 void gopark(UnlockFn unlockf, void* lock, WaitReason reason) {
     M* m = getm();
     G* gp = m->curg;
-    m->waitunlockf = unlockf;
-    m->waitlock = lock;
     gp->waitreason = reason;
     gp->status.store(GStatus::kWaiting, kRelaxed); // relaxed: see G::status
+    if (gp->lockedm) [[unlikely]]
+        return park_locked(m, gp, unlockf, lock);
+    m->waitunlockf = unlockf;
+    m->waitlock = lock;
     switch_out(m, gp, park_commit);
 }
 
@@ -83,8 +86,9 @@ void goparkunlock(Lock& lock, WaitReason reason) { gopark(unlock, &lock, reason)
 void goready(G* gp) {
     gp->status.store(GStatus::kRunnable, kRelaxed); // relaxed: see G::status
     if (P* p = current_p()) {
+        if (gp->lockedm && ready_locked(p, gp)) return;
         runqput(p, gp, true);
-        if (!only_p()) wakep();
+        if (!only_p() && !watched(p)) wakep();
         return;
     }
     {
@@ -98,6 +102,8 @@ void goyield() {
     M* m = getm();
     G* gp = m->curg;
     gp->status.store(GStatus::kRunnable, kRelaxed); // relaxed: see G::status
+    if (gp->lockedm) [[unlikely]]
+        return yield_locked(m, gp);
     switch_out(m, gp, yield_commit);
 }
 
@@ -105,6 +111,7 @@ void gosched() {
     M* m = getm();
     G* gp = m->curg;
     gp->status.store(GStatus::kRunnable, kRelaxed); // relaxed: see G::status
+    if (gp->lockedm) return gosched_locked(m, gp);
     m->prev = gp;
     m->after = gosched_commit;
     switch_g_to_g0(m, gp);

@@ -95,6 +95,8 @@ void settle(M* m) noexcept {
     help_pending(current_cpu(m));
     if (P* p = take_any(m, old)) {
         acquirep(m, p);
+    } else if (gp->lockedm) {
+        settle_locked(m, gp);
     } else {
         m->prev = gp;
         m->after = exitsyscall0;
