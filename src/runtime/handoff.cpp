@@ -142,13 +142,13 @@ void wakep() {
     }
 }
 
-void handoffp(P* p) {
+void handoffp(P* p, bool spin) {
     if (has_work(p)) {
         startm(p, false);
         return;
     }
     std::uint32_t none = 0;
-    if (npidle().load(kSeqCst) == 0 && nmspinning().compare_exchange_strong(none, 1)) {
+    if (spin && npidle().load(kSeqCst) == 0 && nmspinning().compare_exchange_strong(none, 1)) {
         startm(p, true);
         return;
     }

@@ -136,7 +136,10 @@ void goexit0(G* gp, M* m) {
 #endif
     // relaxed: a count for people.
     sched.ngoroutines.fetch_sub(1, std::memory_order_relaxed);
+    const bool locked = gp->lockedm != nullptr;
+    gp->lockedm = nullptr;
     gfput(m->p, gp); // without a P, on credit: to the global list
+    if (locked) goexit_locked(m);
 }
 
 void gfpurge(P* p) {

@@ -37,10 +37,11 @@ inline void switch_out(M* m, G* gp, void (*after)(G*, M*)) {
     G* next = p ? fast_next(p, inherit) : nullptr;
     m->prev = gp;
     m->after = after;
-    if (next) {
-        if (!inherit) next_slice(p);
+    if (next && !inherit) next_slice(p);
+    if (next && !next->lockedm) [[likely]] {
         switch_g_to_g(m, gp, next);
     } else {
+        m->lockednext = next;
         switch_g_to_g0(m, gp);
     }
     after_switch();
@@ -70,10 +71,12 @@ bool unlock(G*, void* lock) {
 void gopark(UnlockFn unlockf, void* lock, WaitReason reason) {
     M* m = getm();
     G* gp = m->curg;
-    m->waitunlockf = unlockf;
-    m->waitlock = lock;
     gp->waitreason = reason;
     gp->status.store(GStatus::kWaiting, kRelaxed); // relaxed: see G::status
+    if (gp->lockedm) [[unlikely]]
+        return park_locked(m, gp, unlockf, lock);
+    m->waitunlockf = unlockf;
+    m->waitlock = lock;
     switch_out(m, gp, park_commit);
 }
 
@@ -82,8 +85,9 @@ void goparkunlock(Lock& lock, WaitReason reason) { gopark(unlock, &lock, reason)
 void goready(G* gp) {
     gp->status.store(GStatus::kRunnable, kRelaxed); // relaxed: see G::status
     if (P* p = current_p()) {
+        if (gp->lockedm && ready_locked(p, gp)) return;
         runqput(p, gp, true);
-        if (!only_p()) wakep();
+        if (!only_p() && !watched(p)) wakep();
         return;
     }
     {
@@ -97,6 +101,8 @@ void goyield() {
     M* m = getm();
     G* gp = m->curg;
     gp->status.store(GStatus::kRunnable, kRelaxed); // relaxed: see G::status
+    if (gp->lockedm) [[unlikely]]
+        return yield_locked(m, gp);
     switch_out(m, gp, yield_commit);
 }
 
@@ -104,6 +110,7 @@ void gosched() {
     M* m = getm();
     G* gp = m->curg;
     gp->status.store(GStatus::kRunnable, kRelaxed); // relaxed: see G::status
+    if (gp->lockedm) return gosched_locked(m, gp);
     m->prev = gp;
     m->after = gosched_commit;
     switch_g_to_g0(m, gp);

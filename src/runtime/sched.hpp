@@ -70,6 +70,9 @@ struct Sched {
     std::atomic<std::uint32_t> sysmonnote{0};
     std::atomic<bool> need_spare{false};   // an understudy found no idle M
     std::atomic<std::uint32_t> ncredit{0}; // Ms that came back from a call and go on without a P
+    // Ps that wait for a new M, which sysmon is to make: through link, under lock.
+    P* template_ps = nullptr;
+    std::atomic<bool> need_template{false};
 
     Lock glock{Rank::kAllg};
     GList gfree;     // of the default stack size
@@ -177,6 +180,8 @@ void acquirep(M* m, P* p);
 /// m has a P again, or its G has left it.
 void end_credit(M* m);
 P* releasep(M* m);
+/// p, handed off by a blocked M, runs a G now.
+void account_handoff(P* p);
 /// sched.lock held.
 void pidleput(P* p);
 P* pidleget(P* wanted = nullptr);
@@ -193,8 +198,16 @@ void find_p(M* m);
 void startm(P* p, bool spinning);
 /// A new M; p may be null: then it parks. False when the kernel refuses a thread.
 bool newm(P* p, bool spinning);
-/// Parks until it is given a P.
-void stopm(M* m);
+/// Parks until it is given a P. `watched`: the P it has just passed on, and may get back at once.
+void stopm(M* m, P* watched = nullptr);
+/// Sleeps until m is handed a P or told what to do. Null: told.
+P* mpark(M* m, P* watched = nullptr);
+/// Has m been handed a P?
+bool has_nextp(const M* m);
+/// Leaves the runtime and ends the thread. m has no P.
+[[noreturn]] void mexit(M* m);
+/// For the template thread, sysmon: makes the Ms that others may not make.
+void start_template_ms();
 /// An idle M that will wake on `cpu`: one last seen there, or one from elsewhere, steered. Null if
 /// there is none at all; sysmon then makes one.
 M* mget_near(std::uint32_t cpu);
@@ -221,8 +234,8 @@ void help_pending(std::uint32_t cpu);
 /// Work was published: gets an idle or blocked P running if nobody looks for work. Any thread.
 void wakep();
 /// p's M is about to block for long, or was found blocked and p was taken: p goes to an M that
-/// needs it, or to the idle list.
-void handoffp(P* p);
+/// needs it, or to the idle list. `spin`: or to one that looks for work, if none does.
+void handoffp(P* p, bool spin = true);
 /// Would anybody use p if its M lost it? What the probe and the understudy ask, too.
 bool wanted(const P* p);
 /// Takes a P from a blocked M for m itself: `old` first, then idle ones, then any. Null if none.
@@ -237,6 +250,24 @@ bool understudy_dispatch(std::uint32_t p_slot, assist::Word seen, const assist::
                          std::uint32_t cpu);
 /// A parked M's turn at the ring buffer: returns with a P.
 P* standby_wait(M* m);
+
+// ---- locked.cpp ----
+/// m's P goes to the only M that may run gp; m parks until it has a P again.
+void startlockedm(M* m, G* gp);
+/// Has a locked G that was readied on p run with an idle P at once, if there is one.
+bool ready_locked(const P* p, G* gp);
+/// m, which has no P, waits until its locked G, which is queued or will be, may run here.
+void stoplockedm(M* m, P* watched = nullptr);
+/// The parks, yields and ends of a locked G, which keeps its M and its stack's place.
+void park_locked(M* m, G* gp, UnlockFn unlockf, void* lock);
+void yield_locked(M* m, G* gp);
+void gosched_locked(M* m, G* gp);
+void settle_locked(M* m, G* gp);
+[[noreturn]] void goexit_locked(M* m);
+/// Spins until m is handed a P. False: in vain.
+bool watch(M* m, P* p);
+/// Will a watcher see to what was just queued on p?
+bool watched(const P* p);
 
 // ---- sysmon.cpp ----
 void sysmon(M* m);

@@ -12,12 +12,8 @@ namespace {
 
 // Runs gp until it leaves; returns on g0.
 void execute(M* m, G* gp, bool inherit) {
-    P* p = m->p;
-    if (!inherit) next_slice(p);
-    if (p->handoff_ns) {
-        sched.handoff_ns.add(kernel::nanotime() - p->handoff_ns);
-        p->handoff_ns = 0;
-    }
+    if (!inherit) next_slice(m->p);
+    account_handoff(m->p);
     switch_g0_to_g(m, gp);
     after_switch();
 }
@@ -28,14 +24,21 @@ void schedule(M* m) {
     after_switch();
     for (;;) {
         if (!m->p) find_p(m); // its G ran on credit
-        bool inherit = false;
-        G* gp = findrunnable(m, inherit);
+        bool inherit = true;  // its switch has seen to the slice
+        G* gp = m->lockednext;
+        m->lockednext = nullptr;
+        if (!gp) gp = findrunnable(m, inherit);
         if (m->spinning) {
             // Found work: one fewer looks for it, and if that was the last, another must look on
             // our behalf (wakep's other side).
             m->spinning = false;
             nmspinning().fetch_sub(1, kSeqCst);
             wakep();
+        }
+        if (gp->lockedm) {
+            if (!inherit) next_slice(m->p);
+            startlockedm(m, gp);
+            continue;
         }
         execute(m, gp, inherit);
     }
@@ -58,6 +61,12 @@ void acquirep(M* m, P* p) {
         p->handoff_ns = static_cast<std::int64_t>(ns);
         blocked_ns(p).store(0, std::memory_order_relaxed); // relaxed: as above
     }
+}
+
+void account_handoff(P* p) {
+    if (!p->handoff_ns) return;
+    sched.handoff_ns.add(kernel::nanotime() - p->handoff_ns);
+    p->handoff_ns = 0;
 }
 
 P* releasep(M* m) {

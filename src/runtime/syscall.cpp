@@ -142,10 +142,15 @@ void enter_on_credit(M* m) noexcept {
 void settle(M* m) noexcept {
     const int saved = thread_errno();
     m->rec->p = 0;
-    m->prev = m->curg;
-    m->after = settle0;
-    switch_g_to_g0(m, m->curg);
-    after_switch();
+    G* gp = m->curg;
+    if (gp->lockedm) {
+        settle_locked(m, gp);
+    } else {
+        m->prev = gp;
+        m->after = settle0;
+        switch_g_to_g0(m, gp);
+        after_switch();
+    }
     thread_errno() = saved;
 }
 

@@ -6,6 +6,7 @@
 //   preempt    Gs that have run for 10 ms while others wait
 //   netpoll    when no M has polled for 10 ms
 //   spare      an idle M for the understudies, who may not make one
+//   template   Ms for locked threads, whose signal mask, CPUs and priority they must not inherit
 //   trim       idle Ms that were not needed for a while leave
 //
 // It sleeps 20 us to 10 ms between rounds, as the reference's; with the probe it starts at 1 ms, as
@@ -64,11 +65,14 @@ private:
 
 std::int64_t least_delay() { return sched.tier == Assist::kProbe ? 1'000'000 : 20'000; }
 
+bool asked_for_m() { return sched.need_spare.load(kSeqCst) || sched.need_template.load(kSeqCst); }
+
 void Sysmon::run() {
     std::fill(std::begin(trim_low_), std::end(trim_low_), 0u);
     for (;;) {
         wait();
         const std::int64_t now = kernel::nanotime();
+        start_template_ms();
         const bool asked = spare();
         poll(now);
         idle_rounds_ = retake(now, asked) ? 0 : idle_rounds_ + 1;
@@ -92,8 +96,7 @@ void Sysmon::wait() {
         delay_ = std::min(delay_ * 2, kMaxDelayNs);
     }
     const std::uint32_t seq = sched.sysmonnote.load(kSeqCst);
-    // relaxed: wake_sysmon raises the note after it
-    if (sched.need_spare.load(kRelaxed)) return;
+    if (asked_for_m()) return; // wake_sysmon raises the note after it
     note_came_ = kernel::futex_wait(&sched.sysmonnote, seq, kernel::nanotime() + delay_) == 0;
 }
 
@@ -102,12 +105,12 @@ void Sysmon::wait() {
 // moment that its M blocks, before the understudy. True if it slept.
 bool Sysmon::deep_sleep() {
     const std::uint32_t procs = sched.gomaxprocs.load(kRelaxed); // relaxed: a hint
-    if (npidle().load(kSeqCst) < procs || sched.need_spare.load(kSeqCst)) return false;
+    if (npidle().load(kSeqCst) < procs || asked_for_m()) return false;
     const std::uint32_t seq = sched.sysmonnote.load(kSeqCst);
     const bool on_call = sched.tier == Assist::kSysmon;
     if (on_call) sched.sysmonwait.store(true, kSeqCst);
     // seq_cst: pidleget lowers npidle and then looks at sysmonwait; we look the other way round.
-    const bool idle = npidle().load(kSeqCst) == procs && !sched.need_spare.load(kSeqCst);
+    const bool idle = npidle().load(kSeqCst) == procs && !asked_for_m();
     // Idle Ms are trimmed even so: a look a second as long as there are too many.
     const bool many = sched.midle.load(kRelaxed) > 2 * procs + 2; // relaxed: a hint
     std::int64_t until = kernel::kForever;
