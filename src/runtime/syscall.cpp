@@ -79,6 +79,7 @@ void exitsyscall0(G* gp, M* m) {
 // The way back to a P: the old one if it is still there, another, or the G waits for one. May
 // return on another M.
 void settle(M* m) noexcept {
+    if (!getm_or_null()) goroutine_returned_in_child();
     P* old = m->p;
     bool was_marked = false;
     if (assist::reclaim(*old->rec, actor(m), was_marked)) {
@@ -116,6 +117,7 @@ namespace {
 }
 
 [[gnu::noinline]] void exitsyscall_slow(M* m) noexcept {
+    if (!getm_or_null()) return; // it forked inside, and this is the child
     set_state(m, shared::M_RUNTIME);
     settle(m);
     leave_runtime(getm());
