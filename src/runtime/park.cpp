@@ -83,6 +83,8 @@ void gopark(UnlockFn unlockf, void* lock, WaitReason reason) {
 void goparkunlock(Lock& lock, WaitReason reason) { gopark(unlock, &lock, reason); }
 
 void goready(G* gp) {
+    if (gp->forks != forks) [[unlikely]]
+        return;                                     // a channel of the parent's still names it
     gp->status.store(GStatus::kRunnable, kRelaxed); // relaxed: see G::status
     if (P* p = current_p()) {
         if (gp->lockedm && ready_locked(p, gp)) return;
@@ -119,6 +121,10 @@ void gosched() {
 
 G* must_park(const char* what) {
     M* m = getm_or_null();
+    if (!m && forked_from_goroutine())
+        fatal("%s in a forked child, where the goroutine that forked is a plain thread: call it "
+              "inside baton::run or baton::go",
+              what);
     if (!m || !m->curg)
         fatal("%s on a thread that is not a goroutine: call it inside baton::run or baton::go",
               what);

@@ -35,4 +35,7 @@ inline std::byte* stack_top(G* gp) { return reinterpret_cast<std::byte*>(gp); }
 /// The G whose guard page `addr` is in, or null. For the SIGSEGV handler: takes no lock.
 G* guard_owner(const void* addr) noexcept;
 
+/// In a forked child: the stacks there are stay, and are not used again.
+void stacks_forget();
+
 } // namespace baton::rt
