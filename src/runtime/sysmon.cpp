@@ -61,6 +61,7 @@ private:
     std::uint32_t trim_low_[kTrimWindow] = {};
     int trim_at_ = 0;
     bool note_came_ = false;
+    bool look_again_ = false; // a wanted P was seen in the kernel for the first time
 };
 
 std::int64_t least_delay() { return sched.tier == Assist::kProbe ? 1'000'000 : 20'000; }
@@ -95,9 +96,14 @@ void Sysmon::wait() {
     } else if (idle_rounds_ > 50 || sched.tier == Assist::kProbe) {
         delay_ = std::min(delay_ * 2, kMaxDelayNs);
     }
+    // Calls that are shorter than the sleep between two looks are never seen twice, and would keep
+    // their Ps for ever: so the second look comes soon. With the probe others see to them.
+    const bool again = look_again_ && sched.tier != Assist::kProbe;
+    look_again_ = false;
+    const std::int64_t until = kernel::nanotime() + (again ? least_delay() : delay_);
     const std::uint32_t seq = sched.sysmonnote.load(kSeqCst);
     if (asked_for_m()) return; // wake_sysmon raises the note after it
-    note_came_ = kernel::futex_wait(&sched.sysmonnote, seq, kernel::nanotime() + delay_) == 0;
+    note_came_ = kernel::futex_wait(&sched.sysmonnote, seq, until) == 0;
 }
 
 // All Ps idle. In the tier that needs us for each handoff: until somebody takes a P. In the others
@@ -181,7 +187,10 @@ bool Sysmon::retake_p(P* p, Seen& s, std::int64_t now, bool asked) {
     // Work nobody could be started for (a refused thread).
     if (w.state == shared::P_IDLE && !runqempty(p)) wakep();
     if (!w.in_kernel() || w.taker != 0 || sched.gcwaiting.load(kSeqCst)) return false;
-    if (!long_in_kernel(p, s, w, now) && !asked) return false;
+    if (!long_in_kernel(p, s, w, now) && !asked) {
+        look_again_ |= wanted(p);
+        return false;
+    }
     if (!wanted(p)) return false;
     const assist::Actor me = actor(m_);
     if (!assist::take(*p->rec, w, me.slot, me)) return false;
