@@ -97,4 +97,14 @@ auto blocking(F&& f) -> std::invoke_result_t<F> {
 /// goroutine, or from a plain thread before the runtime starts.
 int set_max_procs(int n);
 
+/// Sets how many threads may run goroutines or block in calls for them, 1 to 16,383, and returns
+/// the former limit: 10,000, or BATON_MAXTHREADS. Where one more is needed, what it was to run
+/// waits until one of the others returns, and the process says so once; stats() counts it. With
+/// BATON_MAXTHREADS=10000,crash the process ends there with exit code 2 instead, as Go's does.
+///
+/// The runtime's helpers (sysmon, the standby threads, one that stands by at the probe) and the
+/// program's own threads do not count. Threads there are already stay.
+/// Throws std::invalid_argument for a number out of range. Any thread, at any time. Never parks.
+int set_max_threads(int n);
+
 } // namespace baton

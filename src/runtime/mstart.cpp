@@ -230,8 +230,10 @@ void startm(P* p, bool spinning) {
 }
 
 bool newm(P* p, bool spinning) {
-    M* m = allocate_m();
-    int rc = m ? 0 : EAGAIN;
+    const std::uint32_t n = sched.mcount.fetch_add(1, kSeqCst) + 1;
+    const bool allowed = thread_allowed(n);
+    M* m = allowed ? allocate_m() : nullptr;
+    int rc = allowed ? EAGAIN : 0;
     if (m) {
         m->spinning = spinning;
         name_next(m, p);
@@ -241,7 +243,6 @@ bool newm(P* p, bool spinning) {
         pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
         pthread_attr_setstacksize(&attr, kG0Stack);
         pthread_attr_setsigmask_np(&attr, &sched.sigmask); // sysmon, which makes some, blocks all
-        const std::uint32_t n = sched.mcount.fetch_add(1, kSeqCst) + 1;
         pthread_t thread;
         rc = pthread_create(&thread, &attr, mstart, m);
         pthread_attr_destroy(&attr);
@@ -250,21 +251,17 @@ bool newm(P* p, bool spinning) {
             if (n > sched.mpeak.load(kRelaxed)) sched.mpeak.store(n, kRelaxed);
             return true;
         }
-        sched.mcount.fetch_sub(1, kSeqCst);
         name_next(m, nullptr);
         m->spinning = false;
         free_m(m);
     }
+    sched.mcount.fetch_sub(1, kSeqCst);
     if (spinning) nmspinning().fetch_sub(1, kSeqCst);
     if (p) { // sysmon tries again as long as there is work
         LockGuard guard(sched.lock);
         pidleput(p);
     }
-    static std::atomic<bool> said{false};
-    if (!said.exchange(true, kSeqCst))
-        warn("cannot start a thread (%s): see ulimit -u and the cgroup's pids.max; work waits for "
-             "one of the %u there are",
-             rc == EAGAIN ? "EAGAIN" : "ENOMEM", sched.mcount.load(kSeqCst));
+    thread_refused(rc, p != nullptr);
     return false;
 }
 

@@ -259,6 +259,10 @@ void goexit0(G* gp, M* m);
 [[noreturn]] void fatal(const char* fmt, ...) __attribute__((format(printf, 1, 2)));
 /// The same with "panic: " in front: a goroutine did what ends the process.
 [[noreturn]] void panic(const char* fmt, ...) __attribute__((format(printf, 1, 2)));
+/// One line on stderr: "fatal error: " and the text, as the reference has it; die() is to follow.
+void fatal_error(const char* fmt, ...) __attribute__((format(printf, 1, 2)));
+/// Ends the process with exit code 2.
+[[noreturn]] void die();
 /// One line on stderr: "baton: ...". Allocates nothing.
 void warn(const char* fmt, ...) __attribute__((format(printf, 1, 2)));
 

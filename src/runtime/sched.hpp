@@ -82,6 +82,9 @@ struct Sched {
     std::atomic<std::uint32_t> mcount{0};
     std::atomic<std::uint32_t> mpeak{0};
     std::atomic<std::uint32_t> midle{0};
+    std::atomic<std::uint32_t> maxmcount{0}; // 0 until it is set or the runtime starts
+    std::atomic<bool> crash_at_limit{false};
+    std::atomic<std::uint64_t> mrefused{0};
     IdleMs* idle_ms = nullptr; // one per possible CPU
     sigset_t sigmask{}; // of the thread that started the runtime; every M gets it, whoever makes it
     std::uint32_t ncpu = 0;                 // possible ones
@@ -240,11 +243,22 @@ void procresize(std::uint32_t n);
 // ---- newproc.cpp ----
 void gfpurge(P* p);
 
+// ---- limits.cpp ----
+/// May there be so many Ms?
+bool thread_allowed(std::uint32_t mcount);
+/// No M could be made: the counter and, once, a line that says why. `error` is the kernel's, 0 if
+/// it was the limit; `needed`: a P waits for the M.
+void thread_refused(int error, bool needed);
+/// The limit in force, or the one the runtime will start with.
+std::uint32_t max_threads();
+
 // ---- init.cpp ----
 struct Config {
     int procs;              // BATON_MAXPROCS, or what the machine offers
     std::size_t stack_size; // BATON_STACK
     int assist;             // BATON_ASSIST as int(Assist), -1 when unset
+    std::uint32_t threads;  // BATON_MAXTHREADS
+    bool crash_at_limit;
 };
 Config read_config();
 void set_default_stack(std::size_t bytes);

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// How many Ms there may be, and what happens when there may not be another: the P that wanted one
+// goes to the idle list with its work, and an M that comes back from its call, or sysmon's next
+// round, takes both up. The reference ends the process at its limit; here that is an option.
+//
+// An M that waits at the probe's ring buffer does not count: it cannot be handed work, so with a
+// limit of one it would be the one.
+#include <cerrno>
+#include <stdexcept>
+
+#include "baton/run.hpp"
+#include "runtime/sched.hpp"
+
+namespace baton::rt {
+
+bool thread_allowed(std::uint32_t mcount) {
+    const std::uint32_t standby = sched.has_standby.load(kSeqCst) ? 1 : 0;
+    return mcount <= sched.maxmcount.load(kSeqCst) + standby;
+}
+
+void thread_refused(int error, bool needed) {
+    sched.mrefused.fetch_add(1, kSeqCst);
+    const std::uint32_t limit = max_threads();
+    if (error == 0 && needed && sched.crash_at_limit.load(kSeqCst)) {
+        warn("program exceeds %u-thread limit", limit);
+        fatal_error("thread exhaustion");
+        die();
+    }
+    static std::atomic<bool> said{false};
+    if (said.exchange(true, kSeqCst)) return;
+    if (error == 0) {
+        warn("%u threads are in use, as many as BATON_MAXTHREADS or set_max_threads allows; work "
+             "waits for one of them",
+             limit);
+    } else {
+        warn("cannot start a thread (%s): see ulimit -u and the cgroup's pids.max; work waits for "
+             "one of the %u there are",
+             error == EAGAIN ? "EAGAIN" : "ENOMEM", sched.mcount.load(kSeqCst));
+    }
+}
+
+std::uint32_t max_threads() {
+    const std::uint32_t n = sched.maxmcount.load(kSeqCst);
+    return n != 0 ? n : read_config().threads;
+}
+
+} // namespace baton::rt
+
+namespace baton {
+
+int set_max_threads(int n) {
+    if (n < 1 || n > static_cast<int>(rt::kMaxM))
+        throw std::invalid_argument("baton::set_max_threads: not a number from 1 to 16383");
+    const std::uint32_t unset = rt::max_threads();
+    const std::uint32_t old =
+        rt::sched.maxmcount.exchange(static_cast<std::uint32_t>(n), rt::kSeqCst);
+    return static_cast<int>(old != 0 ? old : unset);
+}
+
+} // namespace baton
