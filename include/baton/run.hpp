@@ -35,6 +35,11 @@ void exitsyscall(void* entered) noexcept;
 /// Starts the runtime if need be. Other goroutines go on running after it returns, until the
 /// process ends.
 ///
+/// If all goroutines sleep for ever meanwhile, and nothing could wake one (a timer, a descriptor, a
+/// blocking call, a thread of the program's own outside baton), the process prints what each waits
+/// for, and where, and ends with exit code 2. Goroutines that only a signal handler would wake do
+/// not count as waited for.
+///
 /// Called from a plain thread (main, usually); from a goroutine it is an error and throws
 /// std::logic_error. Throws std::system_error when no thread or no stack can be had.
 template <std::invocable F>

@@ -250,12 +250,14 @@ void check_run_allowed() {
 
 void Done::set() noexcept {
     auto& word = reinterpret_cast<std::atomic<std::uint32_t>&>(word_);
+    rt::sched.plain_wakes.fetch_add(1, rt::kSeqCst);
     word.store(1, std::memory_order_seq_cst); // then the wake
     kernel::futex_wake(&word, 1);
 }
 
 void Done::wait() noexcept {
     auto& word = reinterpret_cast<std::atomic<std::uint32_t>&>(word_);
+    rt::sched.plain_parks.fetch_add(1, rt::kSeqCst);
     // acquire: pairs with the store in set; what the goroutine wrote is seen.
     while (word.load(std::memory_order_acquire) == 0) (void)kernel::futex_wait(&word, 0);
 }

@@ -49,8 +49,8 @@ M* pop_idle(IdleMs& list) {
         // relaxed: if m was popped and pushed meanwhile the tag has changed and the CAS fails.
         const std::uint64_t next = m->idlelink.load(kRelaxed);
         if (!list.head.compare_exchange_weak(head, ((head >> 16) + 1) << 16 | next)) continue;
-        list.n.fetch_sub(1, kRelaxed);      // relaxed: a measure
-        sched.midle.fetch_sub(1, kRelaxed); // relaxed: a measure
+        list.n.fetch_sub(1, kRelaxed); // relaxed: a measure
+        sched.midle.fetch_sub(1, kSeqCst);
         return m;
     }
 }
@@ -172,8 +172,8 @@ void help_pending(std::uint32_t cpu) {
 void mput(M* m, std::uint32_t cpu) {
     IdleMs& list = idle_on(cpu);
     std::uint64_t head = list.head.load(kSeqCst);
-    list.n.fetch_add(1, kRelaxed);      // relaxed: a measure
-    sched.midle.fetch_add(1, kRelaxed); // relaxed: a measure
+    list.n.fetch_add(1, kRelaxed); // relaxed: a measure
+    sched.midle.fetch_add(1, kSeqCst);
     do {
         // relaxed: published by the CAS.
         m->idlelink.store(static_cast<std::uint16_t>(head), kRelaxed);
@@ -310,6 +310,7 @@ M* attach_helper(shared::m_state role) {
     if (!m) fatal("no slot for a helper thread: more than %u threads", kMaxM);
     attach(m);
     set_state(m, role);
+    sched.nhelpers.fetch_add(1, kSeqCst);
     return m;
 }
 

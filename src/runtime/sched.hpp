@@ -81,10 +81,16 @@ struct Sched {
     std::uint32_t mfree = 0;  // slots of Ms that left, chained by idlelink
     std::atomic<std::uint32_t> mcount{0};
     std::atomic<std::uint32_t> mpeak{0};
-    std::atomic<std::uint32_t> midle{0};
+    std::atomic<std::uint32_t> midle{0}; // from just before an M is on an idle list to just after
+    std::atomic<std::uint32_t> nhelpers{0};  // sysmon and understudies
     std::atomic<std::uint32_t> maxmcount{0}; // 0 until it is set or the runtime starts
     std::atomic<bool> crash_at_limit{false};
     std::atomic<std::uint64_t> mrefused{0};
+    // Plain threads that wait in baton for a goroutine: how often one began to, and how often one
+    // was woken. The second is raised before the wake, the first once the wait can be ended by a
+    // wake alone; so the difference never counts a thread that runs (deadlock.cpp).
+    std::atomic<std::uint64_t> plain_parks{0};
+    std::atomic<std::uint64_t> plain_wakes{0};
     IdleMs* idle_ms = nullptr; // one per possible CPU
     sigset_t sigmask{}; // of the thread that started the runtime; every M gets it, whoever makes it
     std::uint32_t ncpu = 0;                 // possible ones
@@ -251,6 +257,11 @@ bool thread_allowed(std::uint32_t mcount);
 void thread_refused(int error, bool needed);
 /// The limit in force, or the one the runtime will start with.
 std::uint32_t max_threads();
+
+// ---- deadlock.cpp ----
+/// sysmon, when all Ps are idle: ends the process if nothing will ever run again. True: nobody in
+/// this runtime will, but a thread outside it may; look again.
+bool checkdead();
 
 // ---- init.cpp ----
 struct Config {

@@ -7,6 +7,7 @@
 //   netpoll    when no M has polled for 10 ms
 //   spare      an idle M for the understudies, who may not make one
 //   trim       idle Ms that were not needed for a while leave
+//   deadlock   when nothing will ever run again the process ends and says why
 //
 // It sleeps 20 us to 10 ms between rounds, as the reference's; with the probe it starts at 1 ms, as
 // blocks are announced. When all Ps are idle it sleeps longer (deep_sleep).
@@ -103,6 +104,7 @@ void Sysmon::wait() {
 bool Sysmon::deep_sleep() {
     const std::uint32_t procs = sched.gomaxprocs.load(kRelaxed); // relaxed: a hint
     if (npidle().load(kSeqCst) < procs || sched.need_spare.load(kSeqCst)) return false;
+    const bool asleep = checkdead();
     const std::uint32_t seq = sched.sysmonnote.load(kSeqCst);
     const bool on_call = sched.tier == Assist::kSysmon;
     if (on_call) sched.sysmonwait.store(true, kSeqCst);
@@ -111,7 +113,7 @@ bool Sysmon::deep_sleep() {
     // Idle Ms are trimmed even so: a look a second as long as there are too many.
     const bool many = sched.midle.load(kRelaxed) > 2 * procs + 2; // relaxed: a hint
     std::int64_t until = kernel::kForever;
-    if (!on_call) {
+    if (!on_call || asleep) {
         until = kernel::nanotime() + kIdleDelayNs;
     } else if (many) {
         until = kernel::nanotime() + kTrimPeriodNs;
