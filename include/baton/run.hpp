@@ -98,8 +98,7 @@ auto blocking(F&& f) -> std::invoke_result_t<F> {
 [[nodiscard]] int max_procs() noexcept;
 
 /// Sets the number of processors, 1 to 1024, and returns the former one. Stops the world for the
-/// time it takes. Throws std::invalid_argument for a number out of range. Callable from any
-/// goroutine, or from a plain thread before the runtime starts.
+/// time it takes. Throws std::invalid_argument for a number out of range. Any thread. May park.
 int set_max_procs(int n);
 
 /// Sets how many threads may run goroutines or block in calls for them, 1 to 16,383, and returns

@@ -4,6 +4,7 @@
 #include "baton/go.hpp"
 #include "kernel/clock.hpp"
 #include "runtime/entry.hpp"
+#include "runtime/foreign.hpp"
 #include "runtime/sched.hpp"
 #include "runtime/switch.hpp"
 
@@ -69,7 +70,9 @@ bool unlock(G*, void* lock) {
 } // namespace
 
 void gopark(UnlockFn unlockf, void* lock, WaitReason reason) {
-    M* m = getm();
+    M* m = getm_or_null();
+    if (!m) [[unlikely]]
+        return foreign_park(unlockf, lock, reason);
     G* gp = m->curg;
     m->waitunlockf = unlockf;
     m->waitlock = lock;
@@ -81,6 +84,8 @@ void gopark(UnlockFn unlockf, void* lock, WaitReason reason) {
 void goparkunlock(Lock& lock, WaitReason reason) { gopark(unlock, &lock, reason); }
 
 void goready(G* gp) {
+    if (gp->foreign) [[unlikely]]
+        return foreign_ready(gp);
     gp->status.store(GStatus::kRunnable, kRelaxed); // relaxed: see G::status
     if (P* p = current_p()) {
         runqput(p, gp, true);
@@ -113,9 +118,8 @@ void gosched() {
 
 G* must_park(const char* what) {
     M* m = getm_or_null();
-    if (!m || !m->curg)
-        fatal("%s on a thread that is not a goroutine: call it inside baton::run or baton::go",
-              what);
+    if (!m) return foreign_g();
+    if (!m->curg) fatal("%s on a thread of the runtime's own", what);
     if (in_bracket(m))
         fatal("%s inside baton::blocking in goroutine %llu: a goroutine has no processor there; "
               "move the call out of the bracket",

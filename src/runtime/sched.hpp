@@ -68,6 +68,7 @@ struct Sched {
     std::atomic<bool> sysmonwait{false}; // sysmon sleeps until somebody leaves idleness
     std::atomic<std::uint32_t> sysmonnote{0};
     std::atomic<bool> need_spare{false}; // an understudy found no idle M
+    std::atomic<bool> retake_now{false}; // a plain thread has work for a blocked P
 
     Lock glock{Rank::kAllg};
     GList gfree;     // of the default stack size

@@ -8,6 +8,7 @@
 #include "runtime/sema.hpp"
 
 #include "runtime/entry.hpp"
+#include "runtime/foreign.hpp"
 #include "runtime/lock.hpp"
 #include "runtime/sched.hpp"
 
@@ -106,7 +107,7 @@ void semacquire(Count* addr, bool lifo, WaitReason reason) {
     Entry entry;
     SemaRoot& root = root_of(addr);
     for (;;) {
-        SemaWaiter waiter{.g = getg(), .addr = addr};
+        SemaWaiter waiter{.g = waiting_g(), .addr = addr};
         root.lock.lock();
         // seq_cst: the addition of (A).
         root.nwait.fetch_add(1, std::memory_order_seq_cst);
@@ -147,12 +148,15 @@ void semrelease(Count* addr, bool handoff) {
 
 bool can_spin(int i) noexcept {
     constexpr int kTries = 4;
-    if (i >= kTries || sched.ncpu < 2) return false;
+    M* m = getm_or_null();
+    // A plain thread may be here before the runtime has counted the CPUs.
+    if (i >= kTries || (!m && !started()) || sched.ncpu < 2) return false;
+    if (!m) return true; // it keeps nobody from running but by the kernel's leave
     // relaxed: hints, all three.
     const std::uint32_t procs = sched.gomaxprocs.load(std::memory_order_relaxed);
     const std::uint32_t idle = npidle().load(std::memory_order_relaxed);
     const std::uint32_t spinning = nmspinning().load(std::memory_order_relaxed);
-    return procs > idle + spinning + 1 && runqempty(getm()->p);
+    return procs > idle + spinning + 1 && runqempty(m->p);
 }
 
 void spin() noexcept {

@@ -70,7 +70,7 @@ void Sysmon::run() {
     for (;;) {
         wait();
         const std::int64_t now = kernel::nanotime();
-        const bool asked = spare();
+        const bool asked = spare() | sched.retake_now.exchange(false, kSeqCst);
         poll(now);
         idle_rounds_ = retake(now, asked) ? 0 : idle_rounds_ + 1;
         trim(now);
@@ -167,7 +167,8 @@ bool Sysmon::long_in_kernel(P* p, Seen& s, assist::Word w, std::int64_t now) {
     return seen_before || over;
 }
 
-// `asked`: an understudy has found a blocked P and no M for it; no need to make sure.
+// `asked`: an understudy has found a blocked P and no M for it, or a plain thread work; no need to
+// make sure.
 bool Sysmon::retake_p(P* p, Seen& s, std::int64_t now, bool asked) {
     const assist::Word w = assist::load(*p->rec);
     if (w.state == shared::P_RUN) {

@@ -29,6 +29,7 @@
 #include <vector>
 
 #include "kernel/syscall.hpp"
+#include "runtime/foreign.hpp"
 #include "runtime/sched.hpp"
 #include "runtime/stack.hpp"
 #include "runtime/switch.hpp"
@@ -232,6 +233,13 @@ void print_goroutines() {
     std::sort(all.begin(), all.end(), [](G* a, G* b) { return a->goid < b->goid; });
     Symbolizer symbols;
     for (G* gp : all) print_goroutine(gp, symbols);
+    each_foreign(
+        [](int tid, WaitReason reason, void*) {
+            char line[96];
+            std::snprintf(line, sizeof line, "\nthread %d [%s]\n", tid, to_string(reason));
+            print(line);
+        },
+        nullptr);
 }
 
 } // namespace baton::rt

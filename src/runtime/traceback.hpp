@@ -7,7 +7,7 @@
 
 namespace baton::rt {
 
-/// Prints every G to stderr.
+/// Prints every G to stderr, and the plain threads that wait.
 void print_goroutines();
 
 } // namespace baton::rt

@@ -238,18 +238,6 @@ TEST_CASE("child: sets procs in blocking" * doctest::skip()) {
     baton::run([] { baton::blocking([] { baton::set_max_procs(2); }); });
     reached();
 }
-TEST_CASE("child: waits on a plain thread" * doctest::skip()) {
-    WaitGroup wg;
-    wg.add(1);
-    wg.wait();
-    reached();
-}
-TEST_CASE("child: locks on a plain thread" * doctest::skip()) {
-    baton::Mutex mutex;
-    mutex.lock();
-    mutex.lock();
-    reached();
-}
 
 TEST_CASE("failures: a call that would park where it cannot ends the process and says where") {
     const std::string inside = " inside baton::blocking in goroutine 1: a goroutine has no "
@@ -259,10 +247,6 @@ TEST_CASE("failures: a call that would park where it cannot ends the process and
     check_dies("receives in blocking", "baton: Chan::recv" + inside);
     check_dies("locks in blocking", "baton: Mutex::lock" + inside);
     check_dies("sets procs in blocking", "baton: set_max_procs" + inside);
-    const std::string plain = " on a thread that is not a goroutine: call it inside baton::run or "
-                              "baton::go";
-    check_dies("waits on a plain thread", "baton: WaitGroup::wait" + plain);
-    check_dies("locks on a plain thread", "baton: Mutex::lock" + plain);
 }
 
 TEST_CASE("child: unlocks" * doctest::skip()) {
