@@ -4,6 +4,15 @@
 // goes to the idle list with its work, and an M that comes back from its call, or sysmon's next
 // round, takes both up. The reference ends the process at its limit; here that is an option.
 //
+// An M on its way to sleep is on no list yet, so who looks for one just then is refused as well,
+// and nobody would start that M for what is there to do. Both do their store first, then look:
+//
+//     who is refused                          an M that goes to sleep (stopm)
+//     --------------                          -------------------------------
+//     mwanted = true                          is on an idle list, or stands by
+//     an M to be had after all?               mwanted?  then wakep
+//     then sysmon is to wakep
+//
 // An M that waits at the probe's ring buffer does not count: it cannot be handed work, so with a
 // limit of one it would be the one.
 #include <cerrno>
@@ -19,8 +28,21 @@ bool thread_allowed(std::uint32_t mcount) {
     return mcount <= sched.maxmcount.load(kSeqCst) + standby;
 }
 
+bool m_to_be_had() {
+    return sched.midle.load(kSeqCst) > 0 || thread_allowed(sched.mcount.load(kSeqCst) + 1);
+}
+
+void heed_mwanted() {
+    if (sched.mwanted.load(kSeqCst) && sched.mwanted.exchange(false, kSeqCst)) wakep();
+}
+
 void thread_refused(int error, bool needed) {
     sched.mrefused.fetch_add(1, kSeqCst);
+    if (needed) {
+        sched.mwanted.store(true, kSeqCst);
+        // The kernel, having refused one, is asked again at sysmon's own pace.
+        if (error == 0 ? m_to_be_had() : sched.midle.load(kSeqCst) > 0) wake_sysmon();
+    }
     const std::uint32_t limit = max_threads();
     if (error == 0 && needed && sched.crash_at_limit.load(kSeqCst)) {
         warn("program exceeds %u-thread limit", limit);
@@ -55,6 +77,7 @@ int set_max_threads(int n) {
     const std::uint32_t unset = rt::max_threads();
     const std::uint32_t old =
         rt::sched.maxmcount.exchange(static_cast<std::uint32_t>(n), rt::kSeqCst);
+    rt::wake_sysmon(); // work may be waiting for more
     return static_cast<int>(old != 0 ? old : unset);
 }
 

@@ -291,11 +291,13 @@ void stopm(M* m) {
         // relaxed: the exchange decides.
         if (order == kOrderStandby || (sched.probe && !sched.has_standby.load(kRelaxed) &&
                                        !sched.has_standby.exchange(true, kSeqCst))) {
+            heed_mwanted();
             p = standby_wait(m);
         } else {
             const std::uint32_t cpu = current_cpu(m);
             help_pending(cpu);
             mput(m, cpu);
+            heed_mwanted();
             p = mpark(m);
         }
         if (p) {

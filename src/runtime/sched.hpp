@@ -87,6 +87,7 @@ struct Sched {
     std::atomic<std::uint32_t> maxmcount{0}; // 0 until it is set or the runtime starts
     std::atomic<bool> crash_at_limit{false};
     std::atomic<std::uint64_t> mrefused{0};
+    std::atomic<bool> mwanted{false}; // one was refused while a P had use for it
     // Plain threads that wait in baton for a goroutine: how often one began to, and how often one
     // was woken. The second is raised before the wake, the first once the wait can be ended by a
     // wake alone; so the difference never counts a thread that runs (deadlock.cpp).
@@ -256,6 +257,10 @@ bool thread_allowed(std::uint32_t mcount);
 /// No M could be made: the counter and, once, a line that says why. `error` is the kernel's, 0 if
 /// it was the limit; `needed`: a P waits for the M.
 void thread_refused(int error, bool needed);
+/// Would an M wanted now be had?
+bool m_to_be_had();
+/// If one was refused, now that there is one, it is looked for again.
+void heed_mwanted();
 /// The limit in force, or the one the runtime will start with.
 std::uint32_t max_threads();
 

@@ -75,6 +75,7 @@ void Sysmon::run() {
         idle_rounds_ = retake(now, asked) ? 0 : idle_rounds_ + 1;
         trim(now);
         if (sched.probe && !sched.has_standby.load(kRelaxed)) appoint_standby(); // relaxed: a hint
+        if (m_to_be_had()) heed_mwanted();
         // Work in the global queue and a P nobody could be started for (a refused thread).
         if (runqsize().load(kRelaxed) != 0 && npidle().load(kRelaxed) != 0)
             wakep(); // relaxed: hint
@@ -94,8 +95,13 @@ void Sysmon::wait() {
     }
     const std::uint32_t seq = sched.sysmonnote.load(kSeqCst);
     // relaxed: wake_sysmon raises the note after it
-    if (sched.need_spare.load(kRelaxed)) return;
+    if (sched.need_spare.load(kRelaxed) || sched.retake_now.load(kRelaxed)) return;
     note_came_ = kernel::futex_wait(&sched.sysmonnote, seq, kernel::nanotime() + delay_) == 0;
+}
+
+// An M is to be made or found, and can be.
+bool m_wanted() {
+    return sched.need_spare.load(kSeqCst) || (sched.mwanted.load(kSeqCst) && m_to_be_had());
 }
 
 // All Ps idle. In the tier that needs us for each handoff: until somebody takes a P. In the others
@@ -103,13 +109,13 @@ void Sysmon::wait() {
 // moment that its M blocks, before the understudy. True if it slept.
 bool Sysmon::deep_sleep() {
     const std::uint32_t procs = sched.gomaxprocs.load(kRelaxed); // relaxed: a hint
-    if (npidle().load(kSeqCst) < procs || sched.need_spare.load(kSeqCst)) return false;
+    if (npidle().load(kSeqCst) < procs || m_wanted()) return false;
     const bool asleep = checkdead();
     const std::uint32_t seq = sched.sysmonnote.load(kSeqCst);
     const bool on_call = sched.tier == Assist::kSysmon;
     if (on_call) sched.sysmonwait.store(true, kSeqCst);
     // seq_cst: pidleget lowers npidle and then looks at sysmonwait; we look the other way round.
-    const bool idle = npidle().load(kSeqCst) == procs && !sched.need_spare.load(kSeqCst);
+    const bool idle = npidle().load(kSeqCst) == procs && !m_wanted();
     // Idle Ms are trimmed even so: a look a second as long as there are too many.
     const bool many = sched.midle.load(kRelaxed) > 2 * procs + 2; // relaxed: a hint
     std::int64_t until = kernel::kForever;

@@ -74,6 +74,23 @@ TEST_CASE("limits: at the limit work waits for a thread, and the process says so
     }
 }
 
+TEST_CASE("child: a lone thread" * doctest::skip()) {
+    baton::set_max_procs(4);
+    int sum = 0;
+    for (int i = 0; i < 30'000; i++) sum += baton::run([] { return 1; });
+    for (int i = 0; i < 300; i++) {
+        baton::run([] { baton::sleep_for(50us); });
+        baton::run([] { baton::blocking([] { ::usleep(20); }); });
+    }
+    CHECK(sum == 30'000);
+    reached();
+}
+
+TEST_CASE("limits: work that comes while the only thread goes to sleep wakes it again") {
+    for (const std::string& tier : kTiers)
+        check_works(run_child("a lone thread", {tier, "BATON_MAXTHREADS=1"}));
+}
+
 TEST_CASE("child: limit set by call" * doctest::skip()) {
     CHECK(baton::set_max_threads(2) == 10'000);
     CHECK(baton::stats().threads_limit == 2);
