@@ -6,6 +6,9 @@
 
 #include <atomic>
 #include <chrono>
+#include <cstddef>
+#include <cstdio>
+#include <cstring>
 #include <ctime>
 #include <string>
 #include <thread>
@@ -15,6 +18,7 @@
 #include <unistd.h>
 
 #include "baton/baton.hpp"
+#include "kernel/build.hpp"
 #include "support/child.hpp"
 
 using namespace child_process;
