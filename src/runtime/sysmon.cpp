@@ -70,7 +70,8 @@ void Sysmon::run() {
     for (;;) {
         wait();
         const std::int64_t now = kernel::nanotime();
-        const bool asked = spare() | sched.retake_now.exchange(false, kSeqCst);
+        const bool work = sched.retake_now.exchange(false, kSeqCst);
+        const bool asked = spare() || work;
         poll(now);
         idle_rounds_ = retake(now, asked) ? 0 : idle_rounds_ + 1;
         trim(now);

@@ -87,7 +87,8 @@ public:
         }
         ::close(fd);
     }
-    /// The function at `address` of the file, or of memory where it is not position-independent.
+    /// The function at `address` of the file, or of memory where it is not position-independent,
+    /// and how far into it that is.
     const std::string* find(std::uint64_t address, std::uint64_t base,
                             std::uint64_t* offset) const {
         const std::uint64_t at = fixed_ ? address : address - base;
@@ -131,7 +132,7 @@ std::string demangled(const std::string& name) {
     int status = 0;
     char* text = abi::__cxa_demangle(name.c_str(), nullptr, nullptr, &status);
     if (!text) return name;
-    const std::string result = text;
+    std::string result = text;
     std::free(text);
     return result;
 }
@@ -170,7 +171,8 @@ private:
         std::uint64_t offset = 0;
         if (const std::string* name = found->second.find(pc - 1, base, &offset)) {
             frame.name = demangled(*name);
-            std::snprintf(line, sizeof line, "+%#llx", static_cast<unsigned long long>(offset + 1));
+            offset++;
+            std::snprintf(line, sizeof line, "+%#llx", static_cast<unsigned long long>(offset));
             frame.text.append(frame.name).append(line);
         } else {
             frame.text.append("?");
