@@ -33,6 +33,7 @@ enum m_state {
 	M_DEAD,
 	M_IDLE,
 	M_SPINNING,
+	M_LOCKED,  /* without a P, waiting until its locked G may run (src/runtime/locked.cpp) */
 	M_RUNTIME, /* in the scheduler, or in a call of the runtime's */
 	M_RUNNING, /* in G code */
 	M_OFFCPU,  /* blocked there, unannounced */

@@ -113,8 +113,11 @@ static __always_inline bool takes_care(struct task_struct *next)
 		return false;
 	if (rec->state == M_UNDERSTUDY)
 		return true;
-	/* In G code it looks for nothing, whether the P is still its own or not. */
-	if (rec->state == M_SYSMON || rec->state == M_OFFCPU || rec->state == M_CREDIT)
+	/* In G code it looks for nothing, whether the P is still its own or not; nor where it waits
+	 * for its locked G.
+	 */
+	if (rec->state == M_SYSMON || rec->state == M_OFFCPU || rec->state == M_CREDIT ||
+	    rec->state == M_LOCKED)
 		return false;
 	its = READ_ONCE(rec->p);
 	if (!its)

@@ -10,7 +10,7 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 /* In the order of enum m_state, without the M_. */
 static const char names[][16] = {
-    "dead",   "idle",    "spinning", "runtime",    "running", "offcpu",
+    "dead",   "idle",    "spinning", "locked",     "runtime", "running", "offcpu",
     "credit", "syscall", "blocked",  "understudy", "sysmon",  "?",
 };
 #define UNKNOWN (sizeof(names) / sizeof(names[0]) - 1)

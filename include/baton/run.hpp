@@ -93,6 +93,21 @@ auto blocking(F&& f) -> std::invoke_result_t<F> {
     return std::invoke(std::forward<F>(f));
 }
 
+/// Locks the calling goroutine to the thread it is on: it runs nowhere else, and nothing else runs
+/// there, until unlock_os_thread was called as often as this. For libraries with per-thread state,
+/// and for threads whose own state is changed (signal mask, priority, CPUs, namespaces): threads
+/// that the runtime makes later do not inherit any of it. If the goroutine ends while locked, its
+/// thread ends too, running its thread_local destructors. The program's main thread is never one of
+/// the runtime's threads, so nothing can be locked to it.
+///
+/// Never parks. Callable on any goroutine, inside blocking() too; on a plain thread it does
+/// nothing. A switch to or from a locked goroutine is one between threads: several times the usual
+/// cost.
+void lock_os_thread() noexcept;
+/// Undoes one lock_os_thread; without one it does nothing. The thread's state should be as it was
+/// before: other goroutines will run there.
+void unlock_os_thread() noexcept;
+
 /// The number of processors: how many goroutines run at once. The default is the number of CPUs
 /// this process may run on, bounded by its cgroup's quota; BATON_MAXPROCS overrides it.
 [[nodiscard]] int max_procs() noexcept;

@@ -19,8 +19,13 @@
 
 #include "assist/pins.hpp"
 #include "handoff.skel.h"
+#include "kernel/build.hpp"
 #include "kernel/syscall.hpp"
 #include "table.skel.h"
+
+#if defined(BATON_ASAN)
+#include <sanitizer/lsan_interface.h>
+#endif
 
 namespace baton::assist {
 namespace {
@@ -215,6 +220,13 @@ Probe::~Probe() {
         table_bpf::destroy(table_);
         handoff_bpf::destroy(skel_);
     }
+#if defined(BATON_ASAN)
+    if (forked_) {
+        __lsan_ignore_object(events_);
+        __lsan_ignore_object(table_);
+        __lsan_ignore_object(skel_);
+    }
+#endif
     unmap(records_.m, kMBytes);
     unmap(records_.p, kPBytes);
     unmap(records_.sched, kSchedBytes);

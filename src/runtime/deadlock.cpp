@@ -44,12 +44,12 @@ std::uint64_t threads_of_process() {
     return at == std::string::npos ? 0 : std::strtoull(stat.c_str() + at, nullptr, 10);
 }
 
-// No M runs or will of itself: with all Ps idle, every M there is sleeps on an idle list or at the
-// ring buffer. One in a call is neither.
+// No M runs or will of itself: with all Ps idle, every M there is sleeps on an idle list, at the
+// ring buffer, or until the G locked to it is woken. One in a call does none of these.
 bool all_ms_idle(std::uint32_t* mcount) {
     const std::uint32_t standby = sched.has_standby.load(kSeqCst) ? 1 : 0;
     *mcount = sched.mcount.load(kSeqCst);
-    return *mcount == sched.midle.load(kSeqCst) + standby;
+    return *mcount == sched.midle.load(kSeqCst) + sched.mlockedidle.load(kSeqCst) + standby;
 }
 
 bool no_plain_thread_runs(std::uint32_t mcount) {

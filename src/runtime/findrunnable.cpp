@@ -36,10 +36,6 @@ namespace {
 constexpr auto kRelaxed = std::memory_order_relaxed;
 constexpr int kStealPasses = 4;
 
-std::uint32_t procs() {
-    return sched.gomaxprocs.load(kRelaxed); // relaxed: changes only while the world is stopped
-}
-
 void become_spinning(M* m) {
     m->spinning = true;
     nmspinning().fetch_add(1, kSeqCst);
@@ -225,16 +221,20 @@ G* give_up_and_wait(M* m) {
         if (until != 0 && (its == 0 || its > until) && sched.lastpoll.load(kSeqCst) == 0)
             netpollbreak();
     }
-    if (P* p = take_blocked_with_work(m)) {
-        acquirep(m, p);
-        become_spinning(m); // until it has a G: there may be more than one
-        return nullptr;
-    }
-    stopm(m);
+    find_p(m);
     return nullptr;
 }
 
 } // namespace
+
+void find_p(M* m) {
+    if (P* p = take_blocked_with_work(m)) {
+        acquirep(m, p);
+        become_spinning(m); // until it has a G: there may be more than one
+        return;
+    }
+    stopm(m);
+}
 
 G* findrunnable(M* m, bool& inherit) {
     for (;;) {

@@ -20,11 +20,10 @@ namespace {
 
 constexpr auto kRelaxed = std::memory_order_relaxed;
 constexpr int kWakeLooks = 4; // then sysmon sees to it
-
-std::uint32_t procs() {
-    // acquire: pairs with procresize; who is no M of ours (understudies) sees the new Ps.
-    return sched.gomaxprocs.load(std::memory_order_acquire);
-}
+// Submitters take blocked Ps for their work no oftener than this, for each P there is. Under load
+// there are others to do it, all cheaper (the list at the head), while each wake across CPUs costs
+// what several Gs do: without the bound a server lost a quarter of its requests to them.
+constexpr std::int64_t kSubmitterTakesNs = 4'000'000;
 
 bool has_work(const P* p) { return !runqempty(p) || runqsize().load(kSeqCst) != 0; }
 
@@ -65,6 +64,13 @@ P* take_blocked(M* m, bool any) {
     return nullptr;
 }
 
+// May a submitter take a blocked P now? What it may not take another does, at the latest sysmon.
+bool may_take_blocked() {
+    // relaxed, both: a bound, not a promise.
+    return nblocked().load(kRelaxed) > 0 &&
+           kernel::nanotime() >= sched.submitter_takes_ns.load(kRelaxed);
+}
+
 // Finds an M for new work: an idle P goes to it, or a blocked one.
 bool start_spinning_m() {
     P* p = nullptr;
@@ -76,7 +82,7 @@ bool start_spinning_m() {
         startm(p, true);
         return true;
     }
-    if (nblocked().load(kSeqCst) <= 0) return false;
+    if (!may_take_blocked()) return false;
     M* m = getm_or_null();
     if (!m) { // a plain thread has no part in the ownership protocol
         sched.retake_now.store(true, kSeqCst);
@@ -90,6 +96,8 @@ bool start_spinning_m() {
         const assist::Actor me = actor(m);
         if (!assist::take(*q->rec, seen, me.slot, me)) continue;
         note_taken(q, seen, By::kScan);
+        // relaxed: as in may_take_blocked.
+        sched.submitter_takes_ns.store(kernel::nanotime() + kSubmitterTakesNs / procs(), kRelaxed);
         startm(q, true);
         return true;
     }
@@ -118,7 +126,7 @@ void note_taken(P* p, assist::Word seen, By by) {
 void wakep() {
     std::atomic_thread_fence(kSeqCst);            // the submitter's barrier (findrunnable.cpp)
     if (nmspinning().load(kRelaxed) != 0) return; // relaxed, and below: after the fence
-    if (npidle().load(kRelaxed) == 0 && nblocked().load(kRelaxed) <= 0) {
+    if (npidle().load(kRelaxed) == 0 && !may_take_blocked()) {
         if (sched.needspinning.load(kRelaxed)) return; // relaxed: still set, not yet heeded
         sched.needspinning.store(true, kSeqCst);
         if (npidle().load(kSeqCst) == 0) return; // seq_cst: the second shape in findrunnable.cpp
@@ -131,17 +139,17 @@ void wakep() {
         if (!nmspinning().compare_exchange_strong(none, 1)) return;
         if (start_spinning_m()) return;
         nmspinning().fetch_sub(1, kSeqCst);
-        if (npidle().load(kSeqCst) == 0 && nblocked().load(kSeqCst) <= 0) return;
+        if (npidle().load(kSeqCst) == 0 && !may_take_blocked()) return;
     }
 }
 
-void handoffp(P* p) {
+void handoffp(P* p, bool spin) {
     if (has_work(p)) {
         startm(p, false);
         return;
     }
     std::uint32_t none = 0;
-    if (npidle().load(kSeqCst) == 0 && nmspinning().compare_exchange_strong(none, 1)) {
+    if (spin && npidle().load(kSeqCst) == 0 && nmspinning().compare_exchange_strong(none, 1)) {
         startm(p, true);
         return;
     }

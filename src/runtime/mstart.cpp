@@ -109,16 +109,6 @@ void attach(M* m) {
     }
 }
 
-void mexit(M* m) {
-    set_state(m, shared::M_DEAD);
-    m->rec->tid = 0;
-    remove_signal_stack(m);
-    if (m->rseq == m->own_rseq) kernel::rseq_detach(m->own_rseq);
-    baton_tls_m = nullptr;
-    sched.mcount.fetch_sub(1, kSeqCst);
-    free_m(m); // nothing of m is used by this thread after this
-}
-
 // The thread of an M. Returns when it is told to leave.
 void* mstart(void* arg) {
     auto* m = static_cast<M*>(arg);
@@ -134,19 +124,17 @@ void* mstart(void* arg) {
     schedule(m);
 }
 
-// Sleeps until m is handed a P or told what to do. Null: told.
-P* mpark(M* m) {
-    for (;;) {
-        const std::uint32_t seq = m->park.load(kSeqCst);
-        P* p = m->nextp.load(kSeqCst);
-        if (p && assist::load(*p->rec).owner == m->slot) {
-            m->nextp.store(nullptr, kSeqCst);
-            unsteer(m);
-            return p;
-        }
-        if (m->order.load(kSeqCst) != kOrderNone) return nullptr;
-        (void)kernel::futex_wait(&m->park, seq);
+// Has the template thread make an M for p: this thread's signal mask, CPUs, priority or namespaces
+// may be its goroutine's own, and what it makes would inherit them.
+void newm_by_template(P* p, bool spinning) {
+    if (spinning) nmspinning().fetch_sub(1, kSeqCst); // start_template_ms counts it again
+    {
+        LockGuard guard(sched.lock);
+        p->link = sched.template_ps;
+        sched.template_ps = p;
     }
+    sched.need_template.store(true, kSeqCst);
+    wake_sysmon();
 }
 
 } // namespace
@@ -157,9 +145,43 @@ std::uint32_t current_cpu_slow() noexcept {
     return cpu < sched.ncpu ? cpu : 0;
 }
 
+bool has_nextp(const M* m) {
+    const P* p = m->nextp.load(kSeqCst);
+    return p && assist::load(*p->rec).owner == m->slot;
+}
+
+P* mpark(M* m, P* watched) {
+    if (watched) (void)watch(m, watched);
+    for (;;) {
+        const std::uint32_t seq = m->park.load(kSeqCst);
+        if (has_nextp(m)) {
+            P* p = m->nextp.exchange(nullptr, kSeqCst);
+            unsteer(m);
+            return p;
+        }
+        if (m->order.load(kSeqCst) != kOrderNone) return nullptr;
+        // seq_cst: mwake raises park and then looks at asleep; the kernel looks at park after this.
+        m->asleep.store(true, kSeqCst);
+        (void)kernel::futex_wait(&m->park, seq);
+        m->asleep.store(false, kRelaxed); // relaxed: one wake too many does no harm
+    }
+}
+
 void mwake(M* m) {
     m->park.fetch_add(1, kSeqCst);
-    kernel::futex_wake(&m->park, 1);
+    if (m->asleep.load(kSeqCst)) kernel::futex_wake(&m->park, 1);
+}
+
+void mexit(M* m) {
+    set_state(m, shared::M_DEAD);
+    m->rec->tid = 0;
+    remove_signal_stack(m);
+    if (m->rseq == m->own_rseq) kernel::rseq_detach(m->own_rseq);
+    baton_tls_m = nullptr;
+    sched.mcount.fetch_sub(1, kSeqCst);
+    if (sched.mwanted.load(kSeqCst)) wake_sysmon(); // there may be another now
+    free_m(m); // nothing of m is used by this thread after this
+    pthread_exit(nullptr);
 }
 
 void help_pending(std::uint32_t cpu) {
@@ -230,6 +252,11 @@ void startm(P* p, bool spinning) {
 }
 
 bool newm(P* p, bool spinning) {
+    const M* self = getm_or_null();
+    if (p && self && self->lockedg) {
+        newm_by_template(p, spinning);
+        return true;
+    }
     const std::uint32_t n = sched.mcount.fetch_add(1, kSeqCst) + 1;
     const bool allowed = thread_allowed(n);
     M* m = allowed ? allocate_m() : nullptr;
@@ -247,8 +274,9 @@ bool newm(P* p, bool spinning) {
         rc = pthread_create(&thread, &attr, mstart, m);
         pthread_attr_destroy(&attr);
         if (rc == 0) {
-            // relaxed: for people
-            if (n > sched.mpeak.load(kRelaxed)) sched.mpeak.store(n, kRelaxed);
+            std::uint32_t peak = sched.mpeak.load(kRelaxed); // relaxed, all: for people
+            while (n > peak && !sched.mpeak.compare_exchange_weak(peak, n, kRelaxed, kRelaxed)) {
+            }
             return true;
         }
         name_next(m, nullptr);
@@ -278,19 +306,35 @@ bool appoint_standby() {
     return true;
 }
 
-void stopm(M* m) {
+void start_template_ms() {
+    if (!sched.need_template.exchange(false, kSeqCst)) return;
+    P* p;
+    {
+        LockGuard guard(sched.lock);
+        p = sched.template_ps;
+        sched.template_ps = nullptr;
+    }
+    while (p) {
+        P* next = p->link;
+        p->link = nullptr;
+        nmspinning().fetch_add(1, kSeqCst);
+        newm(p, true);
+        p = next;
+    }
+}
+
+void stopm(M* m, P* watched) {
+    end_credit(m);
     for (;;) {
         m->spinning = false;
         set_state(m, shared::M_IDLE);
         const std::uint32_t order = m->order.exchange(kOrderNone, kSeqCst);
-        if (order == kOrderExit) {
-            mexit(m);
-            pthread_exit(nullptr);
-        }
+        if (order == kOrderExit) mexit(m);
         P* p = nullptr;
         // relaxed: the exchange decides.
-        if (order == kOrderStandby || (sched.probe && !sched.has_standby.load(kRelaxed) &&
-                                       !sched.has_standby.exchange(true, kSeqCst))) {
+        if (order == kOrderStandby ||
+            (!watched && sched.probe && !sched.has_standby.load(kRelaxed) &&
+             !sched.has_standby.exchange(true, kSeqCst))) {
             heed_mwanted();
             p = standby_wait(m);
         } else {
@@ -298,7 +342,8 @@ void stopm(M* m) {
             help_pending(cpu);
             mput(m, cpu);
             heed_mwanted();
-            p = mpark(m);
+            p = mpark(m, watched);
+            watched = nullptr;
         }
         if (p) {
             acquirep(m, p);

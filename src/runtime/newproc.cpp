@@ -63,6 +63,11 @@ void gfput(P* p, G* gp) {
         gfput_odd(gp);
         return;
     }
+    if (!p) {
+        LockGuard guard(sched.glock);
+        sched.gfree.push(gp);
+        return;
+    }
     p->gfree.push(gp);
     if (p->gfree.n < kGfreeMax) return;
     LockGuard guard(sched.glock);
@@ -131,7 +136,10 @@ void goexit0(G* gp, M* m) {
 #endif
     // relaxed: a count for people.
     sched.ngoroutines.fetch_sub(1, std::memory_order_relaxed);
-    gfput(m->p, gp);
+    const bool locked = gp->lockedm != nullptr;
+    gp->lockedm = nullptr;
+    gfput(m->p, gp); // without a P, on credit: to the global list
+    if (locked) goexit_locked(m);
 }
 
 void gfpurge(P* p) {

@@ -35,13 +35,14 @@ inline G* fast_next(P* p, bool& inherit) {
 inline void switch_out(M* m, G* gp, void (*after)(G*, M*)) {
     P* p = m->p;
     bool inherit = false;
-    G* next = fast_next(p, inherit);
+    G* next = p ? fast_next(p, inherit) : nullptr;
     m->prev = gp;
     m->after = after;
-    if (next) {
-        if (!inherit) next_slice(p);
+    if (next && !inherit) next_slice(p);
+    if (next && !next->lockedm) [[likely]] {
         switch_g_to_g(m, gp, next);
     } else {
+        m->lockednext = next;
         switch_g_to_g0(m, gp);
     }
     after_switch();
@@ -50,8 +51,7 @@ inline void switch_out(M* m, G* gp, void (*after)(G*, M*)) {
 void park_commit(G* gp, M* m) {
     UnlockFn unlockf = m->waitunlockf;
     if (unlockf && !unlockf(gp, m->waitlock)) {
-        gp->status.store(GStatus::kRunnable, kRelaxed); // relaxed: see G::status
-        runqput(m->p, gp, true);
+        goready(gp);
     }
 }
 
@@ -74,10 +74,12 @@ void gopark(UnlockFn unlockf, void* lock, WaitReason reason) {
     if (!m) [[unlikely]]
         return foreign_park(unlockf, lock, reason);
     G* gp = m->curg;
-    m->waitunlockf = unlockf;
-    m->waitlock = lock;
     gp->waitreason = reason;
     gp->status.store(GStatus::kWaiting, kRelaxed); // relaxed: see G::status
+    if (gp->lockedm) [[unlikely]]
+        return park_locked(m, gp, unlockf, lock);
+    m->waitunlockf = unlockf;
+    m->waitlock = lock;
     switch_out(m, gp, park_commit);
 }
 
@@ -88,8 +90,9 @@ void goready(G* gp) {
         return foreign_ready(gp);
     gp->status.store(GStatus::kRunnable, kRelaxed); // relaxed: see G::status
     if (P* p = current_p()) {
+        if (gp->lockedm && ready_locked(p, gp)) return;
         runqput(p, gp, true);
-        if (!only_p()) wakep();
+        if (!only_p() && !watched(p)) wakep();
         return;
     }
     {
@@ -103,6 +106,8 @@ void goyield() {
     M* m = getm();
     G* gp = m->curg;
     gp->status.store(GStatus::kRunnable, kRelaxed); // relaxed: see G::status
+    if (gp->lockedm) [[unlikely]]
+        return yield_locked(m, gp);
     switch_out(m, gp, yield_commit);
 }
 
@@ -110,6 +115,7 @@ void gosched() {
     M* m = getm();
     G* gp = m->curg;
     gp->status.store(GStatus::kRunnable, kRelaxed); // relaxed: see G::status
+    if (gp->lockedm) return gosched_locked(m, gp);
     m->prev = gp;
     m->after = gosched_commit;
     switch_g_to_g0(m, gp);
@@ -167,6 +173,7 @@ void yield() noexcept {
         return;
     }
     rt::enter_runtime(m);
+    if (!m->p) rt::settle(m); // which is a yield already
     rt::goyield();
     rt::leave_runtime(rt::getm());
 }

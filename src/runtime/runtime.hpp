@@ -69,6 +69,7 @@ struct G {
     arch::Context sched;    // saved while it does not run
     G* schedlink = nullptr; // next on whichever list holds it
     M* m = nullptr;         // who runs it
+    M* lockedm = nullptr;   // the only M that may; written by that M
     std::uint64_t goid = 0;
     // relaxed everywhere: only whoever may move the G writes it, and the queue that hands the G
     // over orders it; other readers (dumps) want no more than a recent value.
@@ -170,10 +171,16 @@ struct M {
     std::uint64_t run = 0;  // the word of a P that it holds
     bool spinning = false;  // looking for work, counted in nmspinning
     std::uint64_t rng = 0;
-    // Parking (park.cpp): nextp is set by who hands over a P; park counts wakes and is the futex.
-    std::atomic<P*> nextp{nullptr};
+    G* lockedg = nullptr;           // the only G that may run here
+    std::uint32_t lockedext = 0;    // lock_os_thread calls not yet undone
+    std::uint32_t vain_watches = 0; // in a row (locked.cpp)
+    G* lockednext = nullptr;        // a switch found it next, another M has to run it
+    // Parking (mstart.cpp): nextp is set by who hands over a P; park counts wakes and is the futex.
+    alignas(64) std::atomic<P*> nextp{nullptr};
     std::atomic<std::uint32_t> park{0};
+    std::atomic<bool> asleep{false};     // a wake needs the futex call
     std::atomic<std::uint32_t> order{0}; // MOrder: what a woken M without nextp is to do
+    bool on_credit = false;              // counted in ncredit
     bool steered = false;                // bound to a CPU until it has woken there
     std::atomic<std::uint32_t> idlelink{0};
     kernel::RseqArea* own_rseq = nullptr;
@@ -213,6 +220,8 @@ struct alignas(64) P {
     std::uint64_t goidcacheend = 0;
     GList gfree;
     P* link = nullptr; // idle list
+    // Slot of an M that passed this P on and is still awake to see to its queue (locked.cpp); 0.
+    std::atomic<std::uint32_t> watcher{0};
     // The ring: the owner writes runqtail, owner and thieves move runqhead by CAS (runq.hpp).
     alignas(64) std::atomic<std::uint32_t> runqhead{0};
     std::atomic<std::uint32_t> runqtail{0};

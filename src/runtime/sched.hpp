@@ -58,7 +58,8 @@ struct Sched {
 
     std::atomic<std::int64_t> lastpoll{1};   // when the network was polled last; 0: a poll waits
     std::atomic<std::int64_t> poll_until{0}; // until when that one waits; 0: for ever
-    std::atomic<bool> needspinning{false};   // a submitter found no idle P to wake
+    std::atomic<std::int64_t> submitter_takes_ns{0}; // not before then: wakep, handoff.cpp
+    std::atomic<bool> needspinning{false};           // a submitter found no idle P to wake
 
     std::atomic<bool> gcwaiting{false}; // stop the world
     std::uint32_t stopwait = 0;
@@ -67,8 +68,12 @@ struct Sched {
 
     std::atomic<bool> sysmonwait{false}; // sysmon sleeps until somebody leaves idleness
     std::atomic<std::uint32_t> sysmonnote{0};
-    std::atomic<bool> need_spare{false}; // an understudy found no idle M
-    std::atomic<bool> retake_now{false}; // a plain thread has work for a blocked P
+    std::atomic<bool> need_spare{false};   // an understudy found no idle M
+    std::atomic<bool> retake_now{false};   // a plain thread has work for a blocked P
+    std::atomic<std::uint32_t> ncredit{0}; // Ms that came back from a call and go on without a P
+    // Ps that wait for a new M, which sysmon is to make: through link, under lock.
+    P* template_ps = nullptr;
+    std::atomic<bool> need_template{false};
 
     Lock glock{Rank::kAllg};
     GList gfree;     // of the default stack size
@@ -83,8 +88,9 @@ struct Sched {
     std::atomic<std::uint32_t> mcount{0};
     std::atomic<std::uint32_t> mpeak{0};
     std::atomic<std::uint32_t> midle{0}; // from just before an M is on an idle list to just after
-    std::atomic<std::uint32_t> nhelpers{0};  // sysmon and understudies
-    std::atomic<std::uint32_t> maxmcount{0}; // 0 until it is set or the runtime starts
+    std::atomic<std::uint32_t> mlockedidle{0}; // Ms that wait for the G locked to them
+    std::atomic<std::uint32_t> nhelpers{0};    // sysmon and understudies
+    std::atomic<std::uint32_t> maxmcount{0};   // 0 until it is set or the runtime starts
     std::atomic<bool> crash_at_limit{false};
     std::atomic<std::uint64_t> mrefused{0};
     std::atomic<bool> mwanted{false}; // one was refused while a P had use for it
@@ -136,6 +142,12 @@ inline void next_slice(P* p) {
     constexpr auto kRelaxed = std::memory_order_relaxed; // relaxed: see P::schedtick
     p->schedtick.store(p->schedtick.load(kRelaxed) + 1, kRelaxed);
 }
+/// How many Ps there are: the first so many of allp.
+inline std::uint32_t procs() {
+    // acquire: pairs with procresize. Who holds no P may look while the world stands, and sees the
+    // new Ps with their number.
+    return sched.gomaxprocs.load(std::memory_order_acquire);
+}
 /// Whether there is but one P: then its holder has no thieves and need wake nobody for its work.
 inline bool only_p() {
     // relaxed: changes only while the world is stopped.
@@ -177,7 +189,11 @@ G* globrunqget(P* p, std::uint32_t max);
 // ---- schedule.cpp ----
 [[noreturn]] void schedule(M* m);
 void acquirep(M* m, P* p);
+/// m has a P again, or its G has left it.
+void end_credit(M* m);
 P* releasep(M* m);
+/// p, handed off by a blocked M, runs a G now.
+void account_handoff(P* p);
 /// sched.lock held.
 void pidleput(P* p);
 P* pidleget(P* wanted = nullptr);
@@ -186,14 +202,24 @@ void injectglist(GList& list);
 
 // ---- findrunnable.cpp ----
 G* findrunnable(M* m, bool& inherit);
+/// Gets m, which has no P, one: to look for work with, or when it is woken.
+void find_p(M* m);
 
 // ---- mstart.cpp ----
 /// Starts an idle or a new M for p, which the caller holds or has taken off the idle list.
 void startm(P* p, bool spinning);
 /// A new M; p may be null: then it parks. False when the kernel refuses a thread.
 bool newm(P* p, bool spinning);
-/// Parks until it is given a P.
-void stopm(M* m);
+/// Parks until it is given a P. `watched`: the P it has just passed on, and may get back at once.
+void stopm(M* m, P* watched = nullptr);
+/// Sleeps until m is handed a P or told what to do. Null: told.
+P* mpark(M* m, P* watched = nullptr);
+/// Has m been handed a P?
+bool has_nextp(const M* m);
+/// Leaves the runtime and ends the thread. m has no P.
+[[noreturn]] void mexit(M* m);
+/// For the template thread, sysmon: makes the Ms that others may not make.
+void start_template_ms();
 /// An idle M that will wake on `cpu`: one last seen there, or one from elsewhere, steered. Null if
 /// there is none at all; sysmon then makes one.
 M* mget_near(std::uint32_t cpu);
@@ -220,8 +246,8 @@ void help_pending(std::uint32_t cpu);
 /// Work was published: gets an idle or blocked P running if nobody looks for work. Any thread.
 void wakep();
 /// p's M is about to block for long, or was found blocked and p was taken: p goes to an M that
-/// needs it, or to the idle list.
-void handoffp(P* p);
+/// needs it, or to the idle list. `spin`: or to one that looks for work, if none does.
+void handoffp(P* p, bool spin = true);
 /// Would anybody use p if its M lost it? What the probe and the understudy ask, too.
 bool wanted(const P* p);
 /// Takes a P from a blocked M for m itself: `old` first, then idle ones, then any. Null if none.
@@ -236,6 +262,24 @@ bool understudy_dispatch(std::uint32_t p_slot, assist::Word seen, const assist::
                          std::uint32_t cpu);
 /// A parked M's turn at the ring buffer: returns with a P.
 P* standby_wait(M* m);
+
+// ---- locked.cpp ----
+/// m's P goes to the only M that may run gp; m parks until it has a P again.
+void startlockedm(M* m, G* gp);
+/// Has a locked G that was readied on p run with an idle P at once, if there is one.
+bool ready_locked(const P* p, G* gp);
+/// m, which has no P, waits until its locked G, which is queued or will be, may run here.
+void stoplockedm(M* m, P* watched = nullptr);
+/// The parks, yields and ends of a locked G, which keeps its M and its stack's place.
+void park_locked(M* m, G* gp, UnlockFn unlockf, void* lock);
+void yield_locked(M* m, G* gp);
+void gosched_locked(M* m, G* gp);
+void settle_locked(M* m, G* gp);
+[[noreturn]] void goexit_locked(M* m);
+/// Spins until m is handed a P. False: in vain.
+bool watch(M* m, P* p);
+/// Will a watcher see to what was just queued on p?
+bool watched(const P* p);
 
 // ---- sysmon.cpp ----
 void sysmon(M* m);

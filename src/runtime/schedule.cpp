@@ -12,12 +12,8 @@ namespace {
 
 // Runs gp until it leaves; returns on g0.
 void execute(M* m, G* gp, bool inherit) {
-    P* p = m->p;
-    if (!inherit) next_slice(p);
-    if (p->handoff_ns) {
-        sched.handoff_ns.add(kernel::nanotime() - p->handoff_ns);
-        p->handoff_ns = 0;
-    }
+    if (!inherit) next_slice(m->p);
+    account_handoff(m->p);
     switch_g0_to_g(m, gp);
     after_switch();
 }
@@ -27,8 +23,11 @@ void execute(M* m, G* gp, bool inherit) {
 void schedule(M* m) {
     after_switch();
     for (;;) {
-        bool inherit = false;
-        G* gp = findrunnable(m, inherit);
+        if (!m->p) find_p(m); // its G ran on credit
+        bool inherit = true;  // its switch has seen to the slice
+        G* gp = m->lockednext;
+        m->lockednext = nullptr;
+        if (!gp) gp = findrunnable(m, inherit);
         if (m->spinning) {
             // Found work: one fewer looks for it, and if that was the last, another must look on
             // our behalf (wakep's other side).
@@ -36,11 +35,23 @@ void schedule(M* m) {
             nmspinning().fetch_sub(1, kSeqCst);
             wakep();
         }
+        if (gp->lockedm) {
+            if (!inherit) next_slice(m->p);
+            startlockedm(m, gp);
+            continue;
+        }
         execute(m, gp, inherit);
     }
 }
 
+void end_credit(M* m) {
+    if (!m->on_credit) return;
+    m->on_credit = false;
+    sched.ncredit.fetch_sub(1, std::memory_order_relaxed); // relaxed: a bound, not a promise
+}
+
 void acquirep(M* m, P* p) {
+    end_credit(m);
     m->p = p;
     m->prec = p->rec;
     m->rec->p = p->slot;
@@ -50,6 +61,12 @@ void acquirep(M* m, P* p) {
         p->handoff_ns = static_cast<std::int64_t>(ns);
         blocked_ns(p).store(0, std::memory_order_relaxed); // relaxed: as above
     }
+}
+
+void account_handoff(P* p) {
+    if (!p->handoff_ns) return;
+    sched.handoff_ns.add(kernel::nanotime() - p->handoff_ns);
+    p->handoff_ns = 0;
 }
 
 P* releasep(M* m) {

@@ -156,7 +156,7 @@ bool can_spin(int i) noexcept {
     const std::uint32_t procs = sched.gomaxprocs.load(std::memory_order_relaxed);
     const std::uint32_t idle = npidle().load(std::memory_order_relaxed);
     const std::uint32_t spinning = nmspinning().load(std::memory_order_relaxed);
-    return procs > idle + spinning + 1 && runqempty(m->p);
+    return procs > idle + spinning + 1 && current_p() && runqempty(current_p());
 }
 
 void spin() noexcept {

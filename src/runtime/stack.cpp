@@ -9,6 +9,10 @@
 #include "kernel/stackmem.hpp"
 #include "runtime/lock.hpp"
 
+#if defined(BATON_ASAN)
+#include <sanitizer/lsan_interface.h>
+#endif
+
 namespace baton::rt {
 
 namespace {
@@ -87,6 +91,11 @@ G* malg(std::uint32_t cls, int* error) noexcept {
     auto* gp = new (g_address(lo, bytes)) G;
     gp->stack_lo = lo + kernel::page_size();
     gp->stack_class = cls;
+#if defined(BATON_ASAN)
+    // What a G that never ends still holds is no leak.
+    const auto* end = reinterpret_cast<const std::byte*>(gp + 1);
+    __lsan_register_root_region(gp->stack_lo, static_cast<std::size_t>(end - gp->stack_lo));
+#endif
     return gp;
 }
 

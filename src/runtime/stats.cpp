@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "baton/stats.hpp"
 
+#include <algorithm>
+
 #include "kernel/features.hpp"
 #include "runtime/sched.hpp"
 
@@ -40,7 +42,8 @@ Stats stats() {
     s.goroutines = static_cast<std::uint64_t>(sched.ngoroutines.load(kCount));
     s.threads = sched.mcount.load(kCount);
     s.threads_idle = sched.midle.load(kCount);
-    s.threads_peak = sched.mpeak.load(kCount);
+    // A thread is counted before it is made, the peak is raised after.
+    s.threads_peak = std::max<std::uint64_t>(s.threads, sched.mpeak.load(kCount));
     s.threads_refused = sched.mrefused.load(kCount);
     s.handoffs_understudy = by(By::kUnderstudy);
     s.handoffs_scan = by(By::kScan);

@@ -171,7 +171,7 @@ int set_max_procs(int n) {
     // Who stops the world must have a P to keep.
     if (!rt::getm_or_null()) return run([n] { return set_max_procs(n); });
     rt::must_park("set_max_procs");
-    rt::Entry entry;
+    rt::EntryWithP entry;
     rt::stop_the_world();
     const int old = max_procs();
     rt::procresize(static_cast<std::uint32_t>(n));

@@ -8,6 +8,7 @@
 #include <cerrno>
 
 #include "baton/run.hpp"
+#include "kernel/clock.hpp"
 #include "runtime/entry.hpp"
 #include "runtime/sched.hpp"
 #include "runtime/switch.hpp"
@@ -36,7 +37,9 @@ bool arm(P* p, std::uint32_t cpu, bool anyway = false) noexcept {
 }
 
 [[gnu::noinline, gnu::cold]] M* arm_for_syscall(M* m, P* p, std::uint32_t cpu) noexcept {
-    (void)arm(p, cpu, p->rec->syscalltick % kArmAnyway == 0);
+    // relaxed: one in so many is all that matters; the P may be another's, which counts too.
+    const std::uint32_t tick = std::atomic_ref(p->rec->syscalltick).load(std::memory_order_relaxed);
+    (void)arm(p, cpu, tick % kArmAnyway == 0);
     return m;
 }
 
@@ -58,8 +61,8 @@ inline M* leave_p(M* m, P* p, std::uint32_t cpu) noexcept {
     return leave_p(m, m->p, current_cpu(m));
 }
 
-// Queues the G that came back to no P; then its M has one after all, or sleeps.
-void exitsyscall0(G* gp, M* m) {
+// Queues the G that has no P; then its M has one after all, or sleeps.
+void settle0(G* gp, M* m) {
     gp->status.store(GStatus::kRunnable, std::memory_order_relaxed); // relaxed: see G::status
     {
         LockGuard guard(sched.lock);
@@ -74,57 +77,94 @@ void exitsyscall0(G* gp, M* m) {
     stopm(m);
 }
 
-} // namespace
-
-// The way back to a P: the old one if it is still there, another, or the G waits for one. May
-// return on another M.
-void settle(M* m) noexcept {
+// Gets m a P without waiting: the one it had if that is still there, or another.
+bool regain_p(M* m) {
     P* old = m->p;
     bool was_marked = false;
-    if (assist::reclaim(*old->rec, actor(m), was_marked)) {
+    if (old && assist::reclaim(*old->rec, actor(m), was_marked)) {
         if (was_marked) {
             nblocked().fetch_sub(1, kSeqCst);
             blocked_ns(old).store(0, std::memory_order_relaxed); // relaxed: a stamp for people
         }
-        return;
+        return true;
     }
-    const int saved = thread_errno();
-    G* gp = m->curg;
     m->p = nullptr;
-    m->rec->p = 0;
     help_pending(current_cpu(m));
-    if (P* p = take_any(m, old)) {
-        acquirep(m, p);
+    P* p = take_any(m, old);
+    if (p) acquirep(m, p);
+    return p != nullptr;
+}
+
+// On credit: if it still has no P there is none to leave, and blocking keeps none from anybody.
+[[gnu::noinline, gnu::cold]] M* entersyscall_on_credit(M* m) noexcept {
+    enter_runtime(m);
+    if (!m->p) {
+        set_state(m, shared::M_CREDIT);
+        return nullptr;
+    }
+    set_state(m, shared::M_SYSCALL);
+    return leave_p(m, m->p, current_cpu(m));
+}
+
+// One for each P: more would only take the CPUs from those who have Ps.
+bool begin_credit(M* m) {
+    // relaxed: a bound, not a promise.
+    const std::uint32_t most = sched.gomaxprocs.load(std::memory_order_relaxed);
+    if (sched.ncredit.load(std::memory_order_relaxed) >= most) return false;
+    sched.ncredit.fetch_add(1, std::memory_order_relaxed); // relaxed: as above
+    m->on_credit = true;
+    m->rec->credit_ns = static_cast<std::uint64_t>(kernel::nanotime());
+    return true;
+}
+
+[[gnu::noinline]] void exitsyscall_slow(M* m) noexcept {
+    set_state(m, shared::M_RUNTIME);
+    const int saved = thread_errno();
+    if (regain_p(m)) {
+        leave_runtime(m);
+    } else if (begin_credit(m)) {
+        set_state(m, shared::M_CREDIT);
+    } else {
+        settle(m);
+        leave_runtime(getm());
+    }
+    thread_errno() = saved;
+}
+
+} // namespace
+
+void enter_on_credit(M* m) noexcept {
+    const int saved = thread_errno();
+    (void)regain_p(m);
+    thread_errno() = saved;
+}
+
+void settle(M* m) noexcept {
+    const int saved = thread_errno();
+    m->rec->p = 0;
+    G* gp = m->curg;
+    if (gp->lockedm) {
+        settle_locked(m, gp);
     } else {
         m->prev = gp;
-        m->after = exitsyscall0;
+        m->after = settle0;
         switch_g_to_g0(m, gp);
         after_switch();
     }
     thread_errno() = saved;
 }
 
-namespace {
-
-// The P was lost in G code: the G needs one to leave.
-[[gnu::noinline, gnu::cold]] M* entersyscall_settle(M* m) noexcept {
-    set_state(m, shared::M_RUNTIME);
-    settle(m);
-    m = getm();
-    set_state(m, shared::M_SYSCALL);
-    return leave_p(m, m->p, current_cpu(m));
-}
-
-[[gnu::noinline]] void exitsyscall_slow(M* m) noexcept {
-    set_state(m, shared::M_RUNTIME);
-    settle(m);
-    leave_runtime(getm());
-}
-
-} // namespace
-
 void leave_runtime_slow() noexcept {
     M* m = getm();
+    if (!m->p) {
+        const auto used = kernel::nanotime() - static_cast<std::int64_t>(m->rec->credit_ns);
+        if (used < kCreditNs) {
+            set_state(m, shared::M_CREDIT);
+            return;
+        }
+        settle(m);
+        m = getm();
+    }
     // relaxed, all three: see leave_runtime, and guesses.
     const std::uint32_t what = m->p->attention.load(std::memory_order_relaxed);
     if (what & kAttnArm) {
@@ -153,10 +193,10 @@ void* entersyscall() noexcept {
     M* m = getm_or_null();
     if (!m) return nullptr;
     if (state_of(m) != shared::M_RUNNING) [[unlikely]]
-        return in_gcode(m) ? entersyscall_settle(m) : nullptr;
+        return in_gcode(m) ? entersyscall_on_credit(m) : nullptr;
     set_state(m, shared::M_SYSCALL);
     if (!holds_p(m)) [[unlikely]]
-        return entersyscall_settle(m);
+        return entersyscall_on_credit(m);
     const std::uint32_t cpu = m->rseq->cpu_id;
     if (cpu >= sched.ncpu) return entersyscall_slow(m);
     return leave_p(m, m->p, cpu);

@@ -6,6 +6,7 @@
 //   preempt    Gs that have run for 10 ms while others wait
 //   netpoll    when no M has polled for 10 ms
 //   spare      an idle M for the understudies, who may not make one
+//   template   Ms for locked threads, whose signal mask, CPUs and priority they must not inherit
 //   trim       idle Ms that were not needed for a while leave
 //   deadlock   when nothing will ever run again the process ends and says why
 //
@@ -65,11 +66,14 @@ private:
 
 std::int64_t least_delay() { return sched.tier == Assist::kProbe ? 1'000'000 : 20'000; }
 
+bool asked_for_m() { return sched.need_spare.load(kSeqCst) || sched.need_template.load(kSeqCst); }
+
 void Sysmon::run() {
     std::fill(std::begin(trim_low_), std::end(trim_low_), 0u);
     for (;;) {
         wait();
         const std::int64_t now = kernel::nanotime();
+        start_template_ms();
         const bool work = sched.retake_now.exchange(false, kSeqCst);
         const bool asked = spare() || work;
         poll(now);
@@ -95,15 +99,13 @@ void Sysmon::wait() {
         delay_ = std::min(delay_ * 2, kMaxDelayNs);
     }
     const std::uint32_t seq = sched.sysmonnote.load(kSeqCst);
-    // relaxed: wake_sysmon raises the note after it
-    if (sched.need_spare.load(kRelaxed) || sched.retake_now.load(kRelaxed)) return;
+    // relaxed: wake_sysmon raises the note after it, as with the others
+    if (asked_for_m() || sched.retake_now.load(kRelaxed)) return;
     note_came_ = kernel::futex_wait(&sched.sysmonnote, seq, kernel::nanotime() + delay_) == 0;
 }
 
 // An M is to be made or found, and can be.
-bool m_wanted() {
-    return sched.need_spare.load(kSeqCst) || (sched.mwanted.load(kSeqCst) && m_to_be_had());
-}
+bool m_wanted() { return asked_for_m() || (sched.mwanted.load(kSeqCst) && m_to_be_had()); }
 
 // All Ps idle. In the tier that needs us for each handoff: until somebody takes a P. In the others
 // a watchdog that is 100 ms late will do, while waking us would put us on the CPU in the very
@@ -140,8 +142,8 @@ void Sysmon::poll(std::int64_t now) {
 
 bool Sysmon::retake(std::int64_t now, bool asked) {
     bool any = false;
-    const std::uint32_t procs = sched.gomaxprocs.load(kRelaxed); // relaxed: P structs stay
-    for (std::uint32_t i = 0; i < procs; i++) any |= retake_p(sched.allp[i], seen_[i], now, asked);
+    const std::uint32_t n = procs(); // Ps that go meanwhile stay in memory
+    for (std::uint32_t i = 0; i < n; i++) any |= retake_p(sched.allp[i], seen_[i], now, asked);
     return any;
 }
 

@@ -26,11 +26,9 @@ void leave(Timer* t) noexcept {
 } // namespace
 
 bool timer_reset(Timer* t, std::int64_t when, Timer::Fn f, void* arg, std::uintptr_t seq) {
-    M* m = getm_or_null();
-    if (m && !m->p) fatal("a timer was armed on a thread without a processor");
-    // A plain thread's go to the first P, which stays whatever set_max_procs does.
-    Timers& timers = m ? m->p->timers : sched.allp[0]->timers;
-    const Timers::Armed armed = timers.arm(t, when, f, arg, seq);
+    P* p = current_p();
+    if (!p) p = sched.allp[0]; // on credit, or on a plain thread; this one never goes
+    const Timers::Armed armed = p->timers.arm(t, when, f, arg, seq);
     if (armed.sooner) wake_netpoller(when);
     return armed.pending;
 }

@@ -204,7 +204,7 @@ std::string stack_of(G* gp, Symbolizer& symbols) {
     while (first < end && is_runtime(symbols.frame(walk.pc[end - 1]))) end--;
     std::string text;
     for (int i = first; i < end; i++) text.append(symbols.frame(walk.pc[i]).text).append("\n");
-    if (text.empty()) text.append("\tstack unavailable\n");
+    if (text.empty()) text.append("\tstack unavailable\n"); // too little room left on it
     return text;
 }
 
@@ -213,10 +213,15 @@ void print_goroutine(G* gp, Symbolizer& symbols) {
     // relaxed: see G::status
     const bool waits = gp->status.load(std::memory_order_relaxed) == GStatus::kWaiting;
     char head[128];
-    std::snprintf(head, sizeof head, "\ngoroutine %llu [%s]:\n",
-                  static_cast<unsigned long long>(gp->goid), waits ? reason : "runnable");
+    std::snprintf(head, sizeof head, "\ngoroutine %llu [%s%s]:\n",
+                  static_cast<unsigned long long>(gp->goid), waits ? reason : "runnable",
+                  gp->lockedm ? ", locked to thread" : "");
     std::string text = head;
-    if (waits) text.append(stack_of(gp, symbols));
+    if (gp->lockedm) { // its thread sleeps on it, and cannot be asked
+        text.append("\tgoroutine running on other thread; stack unavailable\n");
+    } else if (waits) {
+        text.append(stack_of(gp, symbols));
+    }
     print(text);
 }
 

@@ -42,6 +42,7 @@ void steady(bench::Duel& duel) {
         });
         while (duel.begin()) {
             duel.settle(baton::blocking([&] { return duel.wait(); }));
+            baton::yield(); // so that it has the processor again: on credit there is none to pass
         }
         other.wait();
     });

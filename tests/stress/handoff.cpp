@@ -24,6 +24,7 @@
 #include <unistd.h>
 
 #include "baton/baton.hpp"
+#include "kernel/build.hpp"
 #include "kernel/cpus.hpp"
 
 using namespace std::chrono_literals;
@@ -33,6 +34,12 @@ using baton::WaitGroup;
 namespace {
 
 bool soak() { return std::getenv("SOAK") != nullptr; }
+
+#if defined(BATON_TSAN)
+constexpr int kSlow = 5; // each round takes ten times as long, and everybody must have had one
+#else
+constexpr int kSlow = 1;
+#endif
 
 /// One run of the mix: what all goroutines share.
 struct Mix {
@@ -264,7 +271,7 @@ private:
 } // namespace
 
 TEST_CASE("handoff: nothing is lost while half of all block, on 1, 2, 4 and 16 processors") {
-    for (const int procs : {1, 2, 4, 16}) run_mix(procs, soak() ? 30s : 700ms);
+    for (const int procs : {1, 2, 4, 16}) run_mix(procs, soak() ? 30s : kSlow * 700ms);
 }
 
 // TestPreemptionAfterSyscall: who goes from one call straight into the next gives way all the same.
@@ -301,7 +308,7 @@ TEST_CASE("handoff: goroutines that block again and again let others start and s
 
 TEST_CASE("handoff: nor while other processes want every CPU") {
     const Neighbours neighbours;
-    for (const int procs : {1, 4}) run_mix(procs, soak() ? 15s : 1000ms);
+    for (const int procs : {1, 4}) run_mix(procs, soak() ? 15s : kSlow * 1000ms);
 }
 
 TEST_CASE("handoff: threads that are no longer needed leave") {

@@ -78,6 +78,13 @@ TEST_CASE("child: all asleep" * doctest::skip()) {
     });
     reached();
 }
+TEST_CASE("child: locked and asleep" * doctest::skip()) {
+    baton::run([] {
+        baton::lock_os_thread();
+        (void)Chan<int>().recv();
+    });
+    reached();
+}
 TEST_CASE("child: asleep after a timer" * doctest::skip()) {
     baton::run([] {
         baton::sleep_for(kLong);
@@ -109,6 +116,7 @@ TEST_CASE("deadlock: all goroutines asleep ends the process and shows each") {
     const std::size_t at = child.output.find(" [chan receive]:\n");
     REQUIRE(at != std::string::npos);
     const std::string first = child.output.substr(at + 17, child.output.find('\n', at + 17) - at);
+    CHECK(run_child("locked and asleep").has(" [chan receive, locked to thread]:\n"));
     CHECK(first.find("wait_in_here(baton::Chan<int> const&)+0x") != std::string::npos);
 #endif
 }
@@ -118,6 +126,7 @@ TEST_CASE("deadlock: found when the last timer, call or plain thread that could 
         check_dead("asleep after a timer", tier);
         check_dead("asleep after a call", tier);
         check_dead("asleep after a thread", tier);
+        check_dead("locked and asleep", tier);
     }
 }
 

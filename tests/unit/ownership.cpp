@@ -15,7 +15,6 @@
 #include <sched.h>
 
 #include "assist/ownership.hpp"
-#include "kernel/build.hpp"
 #include "kernel/cpus.hpp"
 #include "kernel/features.hpp"
 
@@ -384,9 +383,6 @@ Counts fight(Fight& f, std::chrono::milliseconds how_long) {
 } // namespace
 
 TEST_CASE("ownership: of four threads that fight for a P never two have it") {
-#if defined(BATON_TSAN)
-    std::printf("skip: ThreadSanitizer does not see the store of a restartable sequence\n");
-#else
     for (const bool rseq : ways()) {
         CAPTURE(rseq);
         const Way way(rseq);
@@ -413,5 +409,4 @@ TEST_CASE("ownership: of four threads that fight for a P never two have it") {
         CHECK(n.took_blocked > 0);
         if (kernel::allowed_cpus().size() > 1) CHECK(n.took_there > 0);
     }
-#endif
 }

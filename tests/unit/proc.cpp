@@ -313,7 +313,7 @@ TEST_CASE("proc: errno survives blocking, also when the goroutine comes back on 
                 }
             });
         }
-        for (int i = 0; i < 8; i++) {
+        for (int i = 0; i < 32; i++) { // more than may go on without a processor
             wg.go([&, i] {
                 for (int round = 0; round < 10; round++) {
                     const long before = tid();
@@ -474,7 +474,7 @@ TEST_CASE("proc: stats, the tier and the features say what is the case") {
                 baton::blocking([] { ::usleep(1000); });
             });
         }
-        CHECK(baton::stats().goroutines >= before.goroutines + 100);
+        CHECK(baton::stats().goroutines >= 100);
         counted.store(true);
         wg.wait();
         const baton::Stats after = baton::stats();
@@ -499,11 +499,7 @@ TEST_CASE("proc: an idle process uses no CPU") {
         wg.wait();
     });
     std::this_thread::sleep_for(100ms);
-#if defined(BATON_TSAN)
-    std::printf("skip: ThreadSanitizer's own thread uses CPU\n");
-#else
     const double before = cpu_seconds();
     std::this_thread::sleep_for(1s);
     CHECK(cpu_seconds() - before < 0.005);
-#endif
 }

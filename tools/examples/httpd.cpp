@@ -5,9 +5,10 @@
 //   httpd [--listen 127.0.0.1:0] [--file PATH] [--stats-json]
 //
 //   /             "Hello, World!"
-//   /block?us=N   sleeps N us in the kernel, as a driver or a library that knows no goroutines
-//   would /file         reads 64 KiB at a random place of PATH past the page cache, so it really
-//   blocks /stats        the runtime's counters
+//   /block?us=N   sleeps N us in the kernel, and has told the runtime that it may
+//   /nap?us=N     the same, as a driver or a library would that knows no goroutines: untold
+//   /file         reads 64 KiB at a random place of PATH past the page cache, so it really blocks
+//   /stats        the runtime's counters
 //
 // The first line on stdout is "listening on HOST:PORT". SIGTERM and SIGINT end it.
 //
@@ -59,7 +60,7 @@ struct Connection {
 
     void serve();
     void answer();
-    void answer_block(std::string_view query);
+    void answer_sleep(std::string_view query, bool announced);
     void answer_file();
     void answer_stats();
     void put(const char* status, std::string_view body, std::string_view header = {});
@@ -103,7 +104,7 @@ void Connection::put(const char* status, std::string_view body, std::string_view
     out_len = static_cast<std::uint16_t>(out_len + head_len + text.size());
 }
 
-void Connection::answer_block(std::string_view query) {
+void Connection::answer_sleep(std::string_view query, bool announced) {
     long us = -1;
     if (query.starts_with("us=")) {
         query.remove_prefix(3);
@@ -114,12 +115,16 @@ void Connection::answer_block(std::string_view query) {
         put("400 Bad Request", "us: 0 to 10000000\n");
         return;
     }
-    // A system call that no library knows of: only the bracket tells the runtime.
-    baton::blocking([us] {
+    const auto sleep = [us] {
         timespec ts{us / 1'000'000, us % 1'000'000 * 1000};
         while (::syscall(SYS_nanosleep, &ts, &ts) != 0 && errno == EINTR) {
         }
-    });
+    };
+    if (announced) {
+        baton::blocking(sleep);
+    } else {
+        sleep();
+    }
     put("200 OK", "slept\n");
 }
 
@@ -210,7 +215,9 @@ void Connection::answer() {
             out_len = static_cast<std::uint16_t>(out_len + kHello.size());
         }
     } else if (path == "/block") {
-        answer_block(query);
+        answer_sleep(query, true);
+    } else if (path == "/nap") {
+        answer_sleep(query, false);
     } else if (path == "/file") {
         answer_file();
     } else if (path == "/stats") {

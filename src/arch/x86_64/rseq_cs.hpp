@@ -16,7 +16,12 @@
 
 #include <cstdint>
 
+#include "kernel/build.hpp"
 #include "kernel/rseq.hpp"
+
+#if defined(BATON_TSAN)
+#include <sanitizer/tsan_interface.h>
+#endif
 
 namespace baton::arch {
 
@@ -26,6 +31,11 @@ enum class RseqResult { kCommitted, kMismatch, kAborted };
                                                std::uint64_t* word, std::uint64_t expect,
                                                std::uint64_t desired) {
     static_assert(kernel::kRseqSig == 0x53053053);
+#if defined(BATON_TSAN)
+    // It does not see the sequence, whose load and store are acquire and release on x86-64. The
+    // release is told first: once the word is stored others may have read it.
+    __tsan_release(word);
+#endif
     asm goto(
         ".pushsection __rseq_cs, \"aw\"\n\t"
         ".balign 32\n\t"
@@ -53,6 +63,9 @@ enum class RseqResult { kCommitted, kMismatch, kAborted };
           [desired] "r"(desired)
         : "rax", "memory", "cc"
         : mismatch, aborted);
+#if defined(BATON_TSAN)
+    __tsan_acquire(word);
+#endif
     return RseqResult::kCommitted;
 mismatch:
     return RseqResult::kMismatch;

@@ -114,6 +114,7 @@ func (d *duel) steady() {
 	}()
 	for d.begin() {
 		d.settle(d.wait())
+		runtime.Gosched()
 	}
 	other.Wait()
 }

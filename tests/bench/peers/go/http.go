@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"unsafe"
 )
 
 // A goroutine for each connection, over the net package's sockets. Not net/http, which does far more
@@ -29,6 +30,7 @@ var (
 	crlf     = []byte("\r\n")
 	headEnd  = []byte("\r\n\r\n")
 	blockUs  = []byte("/block?us=")
+	napUs    = []byte("/nap?us=")
 	closeTok = []byte("close")
 )
 
@@ -58,17 +60,26 @@ func parse(head []byte) (path []byte, keepAlive, ok bool) {
 	}
 }
 
+func timespecOf(us []byte) syscall.Timespec {
+	n, _ := strconv.ParseInt(string(us), 10, 64)
+	return syscall.NsecToTimespec(n * 1000)
+}
+
 func answer(path []byte) []byte {
 	if len(path) == 1 && path[0] == '/' {
 		return hello
 	}
-	if !bytes.HasPrefix(path, blockUs) {
-		return notFound
+	if us, ok := bytes.CutPrefix(path, blockUs); ok {
+		t := timespecOf(us)
+		block(&t)
+		return slept
 	}
-	us, _ := strconv.ParseInt(string(path[len(blockUs):]), 10, 64)
-	t := syscall.NsecToTimespec(us * 1000)
-	block(&t)
-	return slept
+	if us, ok := bytes.CutPrefix(path, napUs); ok { // the scheduler is not told
+		t := timespecOf(us)
+		syscall.RawSyscall(syscall.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&t)), 0, 0)
+		return slept
+	}
+	return notFound
 }
 
 func converse(conn net.Conn) {

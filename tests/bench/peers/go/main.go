@@ -35,6 +35,7 @@ var benches = map[string]func(args){
 	"handoff":      handoff,
 	"handoff_load": handoffLoad,
 	"http":         serve,
+	"locked":       locked,
 	"mixed":        serve,
 	"parked":       parked,
 	"pingpong":     pingpong,

@@ -52,7 +52,12 @@ func spawn(a args) {
 }
 
 // pingpong: there and back through two unbuffered channels.
-func pingpong(a args) {
+func pingpong(a args) { thereAndBack(a, false) }
+
+// locked: the same from a goroutine that is locked to its thread, if locked=1.
+func locked(a args) { thereAndBack(a, a.number("locked") != 0) }
+
+func thereAndBack(a args, lock bool) {
 	figure("ns_per_op", nsEach(a.number("ms"), func(n int) int64 {
 		ping, pong := make(chan uint64), make(chan uint64)
 		go func() {
@@ -60,6 +65,10 @@ func pingpong(a args) {
 				pong <- value
 			}
 		}()
+		if lock {
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+		}
 		start := now()
 		for i := range uint64(n) {
 			ping <- i

@@ -62,11 +62,12 @@ const std::string kSlept = response("200 OK", "slept");
 const std::string kNotFound = response("404 Not Found", "not found");
 
 const std::string& answer(std::string_view path) {
-    constexpr std::string_view kBlock = "/block?us=";
     if (path == "/") return kHello;
-    if (!path.starts_with(kBlock)) return kNotFound;
+    const std::size_t at = path.find("?us=");
+    const std::string_view what = path.substr(0, at);
+    if (at == std::string_view::npos || (what != "/block" && what != "/nap")) return kNotFound;
     long us = 0;
-    std::from_chars(path.data() + kBlock.size(), path.data() + path.size(), us);
+    std::from_chars(path.data() + at + 4, path.data() + path.size(), us);
     const timespec t{us / 1'000'000, us % 1'000'000 * 1000};
     ::syscall(SYS_nanosleep, &t, nullptr);
     return kSlept;

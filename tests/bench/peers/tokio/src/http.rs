@@ -50,17 +50,25 @@ fn parse(mut head: &[u8]) -> Option<(&[u8], bool)> {
     }
 }
 
+fn sleep(us: &[u8]) {
+    let us: i64 = std::str::from_utf8(us).ok().and_then(|t| t.parse().ok()).unwrap_or(0);
+    let t = libc::timespec { tv_sec: us / 1_000_000, tv_nsec: us % 1_000_000 * 1000 };
+    unsafe { libc::syscall(libc::SYS_nanosleep, &t, 0) };
+}
+
 fn answer(path: &[u8]) -> &'static [u8] {
     if path == b"/" {
         return &HELLO;
     }
-    let Some(us) = path.strip_prefix(b"/block?us=") else {
-        return &NOT_FOUND;
-    };
-    let us: i64 = std::str::from_utf8(us).ok().and_then(|t| t.parse().ok()).unwrap_or(0);
-    let t = libc::timespec { tv_sec: us / 1_000_000, tv_nsec: us % 1_000_000 * 1000 };
-    block_in_place(|| unsafe { libc::syscall(libc::SYS_nanosleep, &t, 0) });
-    &SLEPT
+    if let Some(us) = path.strip_prefix(b"/block?us=") {
+        block_in_place(|| sleep(us));
+        return &SLEPT;
+    }
+    if let Some(us) = path.strip_prefix(b"/nap?us=") {
+        sleep(us); // the runtime is not told
+        return &SLEPT;
+    }
+    &NOT_FOUND
 }
 
 async fn converse(mut conn: TcpStream) -> std::io::Result<()> {

@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Goroutines locked to their thread (the reference's LockOSThread).
+//
+// A locked G never leaves its M, and nothing else runs there, not even the scheduler: it waits on
+// its own stack, where it called, while its P goes on with another M. Whoever dequeues it hands its
+// own P to that M (startlockedm) and parks.
+//
+//     M1, locked to A                         M2
+//     A readies B, then parks
+//     stoplockedm: P to M2, wait       --->   runs B, which readies A and parks
+//     goes on with A                   <---   startlockedm: P to M1, stopm
+//
+// Each arrow is a futex wake and a sleep on either side in the reference. Here who passed its P on
+// stays awake for some microseconds, as it is likely to get it back (watch), and a wake of an M
+// that is awake is no system call. While it does, nobody else is woken for what is queued on that
+// P: were a third M to take B, each turn would cost a wake after all. Like an M that looks for work
+// (findrunnable.cpp), a watcher looks once more after it has ceased to be one:
+//
+//     who queues a G on p                    the watcher of p
+//     -------------------                    ----------------
+//     publish the G                          p->watcher = 0
+//     full barrier                           full barrier
+//     p->watcher == 0?  then wakep           p's queue not empty?  then wakep
+#include "baton/run.hpp"
+#include "kernel/clock.hpp"
+#include "runtime/sched.hpp"
+
+namespace baton::rt {
+
+namespace {
+
+constexpr auto kRelaxed = std::memory_order_relaxed;
+constexpr std::int64_t kAwakeNs = 50'000; // until a thread that sleeps on another, idle CPU runs
+constexpr std::int64_t kWatchNs = 10'000; // how long work may wait for whoever watches
+constexpr std::uint32_t kVain = 4;        // watches in vain until most are not tried
+constexpr std::uint32_t kTryAgain = 32;   // and how often one is
+
+// A CPU to stay awake on, which no M with a P needs, and a chance that it is not for nothing.
+bool worth_watching(M* m) {
+    // relaxed: a guess, all of it.
+    const std::uint32_t busy = sched.gomaxprocs.load(kRelaxed) - npidle().load(kRelaxed);
+    if (busy >= sched.cpus->size() + nmspinning().load(kRelaxed)) return false;
+    return m->vain_watches < kVain || ++m->vain_watches % kTryAgain == 0;
+}
+
+void queue_globally(G* gp) {
+    LockGuard guard(sched.lock);
+    globrunqput(gp);
+}
+
+// m, which may not look for work itself, gives up its P: to another M if there is work, and m is to
+// watch it then; else to the idle list, whatever handoffp would have had others look for.
+P* pass_on(M* m) {
+    P* p = releasep(m);
+    if (!runqempty(p)) {
+        const bool stay_awake = worth_watching(m);
+        p->watcher.store(stay_awake ? m->slot : 0, kRelaxed); // relaxed: goes along with the P
+        startm(p, false);
+        return stay_awake ? p : nullptr;
+    }
+    p->watcher.store(0, kRelaxed); // relaxed: goes along with the P
+    handoffp(p, false);
+    return nullptr;
+}
+
+void give_p(M* mp, P* p) {
+    name_next(mp, p);
+    assist::hand_over(*p->rec, static_cast<std::uint16_t>(mp->slot));
+    mwake(mp);
+}
+
+void end_watch(M* m, P* p) {
+    std::uint32_t mine = m->slot;
+    p->watcher.compare_exchange_strong(mine, 0, kSeqCst);
+    // What m is about to run itself needs nobody.
+    const bool back = m->nextp.load(kRelaxed) == p; // relaxed: then it is ours
+    if (back ? runqlen(p) > 1 : !runqempty(p)) wakep();
+}
+
+} // namespace
+
+bool watch(M* m, P* p) {
+    const std::int64_t start = kernel::nanotime();
+    bool got = false, watching = true;
+    for (std::int64_t now = start; !got && now < start + kAwakeNs; now = kernel::nanotime()) {
+        if (watching && now > start + kWatchNs) {
+            end_watch(m, p);
+            watching = false;
+        }
+        for (int i = 0; i < 16 && !got; i++) got = has_nextp(m);
+    }
+    if (watching) end_watch(m, p);
+    if (got) {
+        m->vain_watches = 0;
+    } else if (m->vain_watches < kVain) {
+        m->vain_watches++;
+    }
+    return got;
+}
+
+bool watched(const P* p) {
+    // relaxed: the second look counts.
+    if (p->watcher.load(kRelaxed) == 0) [[likely]]
+        return false;
+    std::atomic_thread_fence(kSeqCst); // see the head
+    return p->watcher.load(kSeqCst) != 0;
+}
+
+// Another M woken for it would only wake its own.
+bool ready_locked(const P* p, G* gp) {
+    if (npidle().load(kRelaxed) == 0 || watched(p)) return false; // relaxed: else it is queued
+    P* idle = nullptr;
+    {
+        LockGuard guard(sched.lock);
+        if (!sched.gcwaiting.load(kRelaxed)) idle = pidleget(); // relaxed: changes under this lock
+    }
+    if (!idle) return false;
+    next_slice(idle);
+    give_p(gp->lockedm, idle);
+    return true;
+}
+
+void startlockedm(M* m, G* gp) {
+    M* mp = gp->lockedm;
+    P* p = releasep(m);
+    const bool stay_awake = worth_watching(m);
+    p->watcher.store(stay_awake ? m->slot : 0, kRelaxed); // relaxed: goes along with the P
+    give_p(mp, p);
+    stopm(m, stay_awake ? p : nullptr);
+}
+
+void stoplockedm(M* m, P* watched) {
+    end_credit(m);
+    set_state(m, shared::M_LOCKED);
+    sched.mlockedidle.fetch_add(1, kSeqCst);
+    acquirep(m, mpark(m, watched));
+    sched.mlockedidle.fetch_sub(1, kSeqCst);
+    account_handoff(m->p);
+    m->lockedg->status.store(GStatus::kRunning, kRelaxed); // relaxed: see G::status
+}
+
+void park_locked(M* m, G* gp, UnlockFn unlockf, void* lock) {
+    if (unlockf && !unlockf(gp, lock)) {
+        gp->status.store(GStatus::kRunning, kRelaxed); // relaxed: see G::status
+        return;
+    }
+    set_state(m, shared::M_LOCKED);              // before the P is gone: it looks for no other
+    stoplockedm(m, m->p ? pass_on(m) : nullptr); // on credit there is none to pass on
+}
+
+void yield_locked(M* m, G* gp) {
+    P* p = m->p;
+    const std::int64_t when = p->timers.next_when.load(kRelaxed); // relaxed: our own, mostly
+    if (when != 0 && kernel::nanotime() >= when) p->timers.run(kernel::nanotime());
+    // relaxed: hints; what comes just now comes after the yield.
+    if ((p->attention.load(kRelaxed) & kAttnSchedule) == 0 && runqsize().load(kRelaxed) == 0 &&
+        runqempty(p)) {
+        gp->status.store(GStatus::kRunning, kRelaxed); // relaxed: see G::status
+        return;
+    }
+    set_state(m, shared::M_LOCKED);
+    runqput(p, gp, false);
+    stoplockedm(m, pass_on(m));
+}
+
+void gosched_locked(M* m, G* gp) {
+    set_state(m, shared::M_LOCKED);
+    queue_globally(gp);
+    stoplockedm(m, pass_on(m));
+}
+
+// The end of settle: no P was to be had.
+void settle_locked(M* m, G* gp) {
+    set_state(m, shared::M_LOCKED);
+    gp->status.store(GStatus::kRunnable, kRelaxed); // relaxed: see G::status
+    queue_globally(gp);
+    // As in settle0: a P given up just before is seen here, and is another M's, which will
+    // find the G and come to us.
+    if (P* p = take_any(m, nullptr)) handoffp(p);
+    stoplockedm(m);
+}
+
+// Its thread may be in any state by now, so nobody else shall have it.
+void goexit_locked(M* m) {
+    if (m->p) handoffp(releasep(m)); // by the template thread if need be: lockedg is still set
+    m->lockedg = nullptr;
+    m->lockedext = 0;
+    mexit(m);
+}
+
+} // namespace baton::rt
+
+namespace baton {
+
+void lock_os_thread() noexcept {
+    rt::M* m = rt::getm_or_null();
+    if (!m) return;
+    // No P and no queue is touched, so this is no runtime entry, and works inside blocking() too.
+    m->lockedext++;
+    m->lockedg = m->curg;
+    m->curg->lockedm = m;
+}
+
+void unlock_os_thread() noexcept {
+    rt::M* m = rt::getm_or_null();
+    if (!m || m->lockedext == 0) return;
+    if (--m->lockedext != 0) return;
+    m->curg->lockedm = nullptr;
+    m->lockedg = nullptr;
+}
+
+} // namespace baton
