@@ -1,6 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Starting the runtime, its number of processors, and calls that block in the kernel.
+//
+// Fork: in the child only the thread that forked goes on, and it is a plain thread there, even if a
+// goroutine forked: it may exec, _exit, do what needs no goroutine (sleep_for, yield and blocking
+// included), and call run and go, which start a runtime of the child's own. A call that parks
+// before that ends the child with a line that says so; the function of the goroutine that forked,
+// when it returns, with status 0. The other goroutines never run in the child, whatever it does to
+// what they wait for. Listeners and connections go on there, without their deadlines; objects that
+// another goroutine was using at the time of the fork (a locked Mutex, a Conn in a call) stay in
+// use for ever, as with threads. _Fork and clone tell the runtime nothing: only exec and _exit may
+// follow. vfork, posix_spawn, system, popen and exec work on any goroutine.
+//
+// Exit: exit, the end of main, quick_exit and _exit end the process from any thread or goroutine;
+// goroutines go on while the handlers and destructors of exit run, which may use the runtime.
+//
+// Signals: a handler runs on any thread that does not block its signal, on the stack of the
+// goroutine there unless SA_ONSTACK is given. No call of baton's ends early for one; a system call
+// inside blocking() does as without baton. A handler may call nothing of baton's.
 #pragma once
 
 #include <concepts>

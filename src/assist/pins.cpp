@@ -158,7 +158,7 @@ int pin_objects(std::span<const PinObject> objects, std::string& why) {
         return r;
     }
     pinned_by.store(pid, std::memory_order_release); // release: own_dir is complete
-    static const bool at_exit = std::atexit(remove_pins) == 0;
+    static const bool at_exit = (std::atexit(remove_pins) | std::at_quick_exit(remove_pins)) == 0;
     (void)at_exit; // without it, the sweep of the next process
     return 0;
 }

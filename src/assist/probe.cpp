@@ -134,29 +134,11 @@ void unmap(void* at, std::size_t bytes) {
     if (at != nullptr) ::munmap(at, bytes);
 }
 
-bool all_zero(const char* page) {
-    for (std::size_t i = 0; i < 4096; i += sizeof(std::uint64_t)) {
-        std::uint64_t word;
-        std::memcpy(&word, page + i, sizeof word);
-        if (word != 0) return false;
-    }
-    return true;
-}
-
-/// Puts private memory with the same contents where a shared mapping is. 0 or -errno.
+/// Puts empty private memory where a shared mapping is. 0 or -errno.
 int make_private(void* at, std::size_t bytes) noexcept {
-    bytes = (bytes + 4095) & ~std::size_t{4095};
-    const long copy = kernel::raw_syscall(__NR_mmap, nullptr, bytes, PROT_READ | PROT_WRITE,
-                                          MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (copy < 0) return static_cast<int>(copy);
-    auto* to = reinterpret_cast<char*>(copy);
-    auto* from = static_cast<const char*>(at);
-    for (std::size_t i = 0; i < bytes; i += 4096) {
-        if (!all_zero(from + i)) std::memcpy(to + i, from + i, 4096); // most pages stay untouched
-    }
-    const long moved =
-        kernel::raw_syscall(__NR_mremap, to, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, at);
-    return moved < 0 ? static_cast<int>(moved) : 0;
+    constexpr int kFlags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED;
+    const long r = kernel::raw_syscall(__NR_mmap, at, bytes, PROT_READ | PROT_WRITE, kFlags, -1, 0);
+    return r < 0 ? static_cast<int>(r) : 0;
 }
 
 void close_fd(int fd) noexcept {

@@ -14,7 +14,7 @@
 //   I3  the descriptors are close-on-exec
 //
 // Fork: the child shares the parent's records until it calls after_fork_in_child(), which has to
-// come before anything of the runtime runs there.
+// come before anything of the runtime runs there. It then has empty ones.
 //
 // Rejected: a compare with the process's id in the program: what it knows inside a pid namespace is
 // not what the kernel calls it, and task storage needs no number at all. A hook on every
@@ -65,8 +65,8 @@ public:
     /// works the same without.
     [[nodiscard]] int pin(std::string& why);
 
-    /// In the child of a fork: the records become its own, at the same addresses with the same
-    /// contents, and the probe ends for it; nobody is registered, nothing pinned, no event comes.
+    /// In the child of a fork: the records become its own, at the same addresses and empty, and
+    /// the probe ends for it; nobody is registered, nothing pinned, no event comes.
     /// Async-signal-safe. 0 or -errno; after an error the child must not run the runtime.
     [[nodiscard]] int after_fork_in_child() noexcept;
 

@@ -93,6 +93,7 @@ G* make() {
         LockGuard guard(pool.lock);
         of(gp)->tid = static_cast<int>(kernel::raw_syscall(SYS_gettid));
     }
+    gp->forks = forks;
     pthread_setspecific(key, gp); // without memory for it the G is lost when the thread ends
     own_g = gp;
     return gp;
@@ -124,6 +125,11 @@ void foreign_ready(G* gp) {
     sched.plain_wakes.fetch_add(1, kSeqCst);
     gp->wake.store(1, std::memory_order_release); // release: pairs with foreign_park
     kernel::futex_wake(&gp->wake, 1);
+}
+
+void foreign_forget() {
+    new (&pool) Pool;
+    own_g = nullptr;
 }
 
 void each_foreign(void (*visit)(int tid, WaitReason reason, void* arg), void* arg) {

@@ -18,6 +18,8 @@ G* foreign_g() noexcept;
 void foreign_park(UnlockFn unlockf, void* lock, WaitReason reason);
 /// goready for a foreign G.
 void foreign_ready(G* gp);
+/// In a forked child, on the thread that forked: the others are gone, with their Gs.
+void foreign_forget();
 /// Calls `visit` for each plain thread that waits.
 void each_foreign(void (*visit)(int tid, WaitReason reason, void* arg), void* arg);
 

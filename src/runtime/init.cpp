@@ -37,6 +37,7 @@ std::atomic<bool> is_started{false};
 std::mutex start_lock;
 int procs_wanted = 0;                      // from set_max_procs before the start
 std::atomic<std::uint32_t> sysmon_gate{0}; // sysmon's thread is made first, and waits here
+bool sysmon_made = false;                  // perhaps by a start that failed later
 
 const char* env(const char* name) {
     const char* v = std::getenv(name);
@@ -149,8 +150,7 @@ void start_understudies(int forced, std::string& why) {
 }
 
 void start_sysmon() {
-    static bool made = false; // by a start that failed later
-    if (made) return;
+    if (sysmon_made) return;
     auto body = [](void*) -> void* {
         kernel::set_thread_name("baton/sysmon");
         (void)kernel::set_timer_slack(1);
@@ -165,8 +165,19 @@ void start_sysmon() {
     const int rc = pthread_create(&thread, nullptr, body, nullptr);
     pthread_sigmask(SIG_SETMASK, &old, nullptr);
     if (rc != 0) no_thread(rc);
-    made = true;
+    sysmon_made = true;
     pthread_detach(thread);
+}
+
+// Once: a forked child does not repeat what its parent has said.
+void say_tier(int forced, std::string why) {
+    static std::string said;
+    if (sched.tier == Assist::kProbe && why.empty()) return;
+    if (why.empty() && forced == static_cast<int>(sched.tier))
+        why = "BATON_ASSIST asks for it; unset it for the best there is";
+    why = std::string("assist tier is ") + to_string(sched.tier) + ", not probe: " + why;
+    if (said != why) warn("%s", why.c_str());
+    said = std::move(why);
 }
 
 void start_ps(int procs) {
@@ -178,6 +189,8 @@ void start_ps(int procs) {
 void start() {
     const Config config = read_config();
     std::string why;
+    if (const int rc = watch_forks(); rc != 0)
+        throw std::system_error(rc, std::generic_category(), "baton: pthread_atfork");
     if (!sched.idle_ms) {
         pthread_sigmask(SIG_SETMASK, nullptr, &sched.sigmask);
         sched.ncpu = static_cast<std::uint32_t>(kernel::possible_cpus());
@@ -202,12 +215,7 @@ void start() {
     start_ps(initial_procs());
     start_understudies(config.assist, why);
     sched.need_spare.store(sched.tier != Assist::kSysmon, std::memory_order_seq_cst);
-    if (sched.tier != Assist::kProbe || !why.empty()) {
-        const bool asked = config.assist == static_cast<int>(sched.tier);
-        warn("assist tier is %s, not probe: %s", to_string(sched.tier),
-             asked && why.empty() ? "BATON_ASSIST asks for it; unset it for the best there is"
-                                  : why.c_str());
-    }
+    say_tier(config.assist, std::move(why));
 }
 
 } // namespace
@@ -227,6 +235,16 @@ int initial_procs() { return procs_wanted ? procs_wanted : read_config().procs; 
 bool started() noexcept {
     // acquire: pairs with the release in ensure_started; what start() built is seen.
     return is_started.load(std::memory_order_acquire);
+}
+
+void hold_start() { start_lock.lock(); }
+void release_start() { start_lock.unlock(); }
+
+void forget_start() {
+    // relaxed: the one thread there is.
+    is_started.store(false, std::memory_order_relaxed);
+    sysmon_gate.store(0, std::memory_order_relaxed); // relaxed: as above
+    sysmon_made = false;
 }
 
 void ensure_started() {

@@ -138,6 +138,7 @@ void pool_free(PollDesc* pd) {
     const std::uint32_t seq = (pd->fdseq.load(kRelaxed) + 1) & kSeqMask;
     // release: pairs with the acquire in netpollready.
     pd->fdseq.store(seq == 0 ? 1 : seq, std::memory_order_release);
+    pd->fd = -1;
     LockGuard guard(g_pool.lock);
     pd->link = g_pool.free;
     g_pool.free = pd;
@@ -330,6 +331,25 @@ void netpollready(GList& list, const epoll_event& ev) {
         list_ready(list, netpollunblock(pd, PollMode::kWrite, true));
 }
 
+/// From the parent of a forked child, in use there or not: who had its lock is gone, and who
+/// waited.
+void take_over(PollDesc* pd) {
+    // relaxed: a forked child's first start, and it has one thread.
+    const std::uint32_t seq = pd->fdseq.load(kRelaxed);
+    const int fd = pd->fd;
+    new (pd) PollDesc;
+    pd->fdseq.store(seq, kRelaxed); // relaxed: as above
+    epoll_event ev{};
+    ev.events = kInterest;
+    ev.data.u64 = tag_of(pd);
+    // -EBADF and the like: it was about to be closed.
+    if (fd >= 0 && raw_syscall(__NR_epoll_ctl, g_epfd, EPOLL_CTL_ADD, fd, &ev) == 0) {
+        pd->fd = fd;
+    } else {
+        pool_free(pd);
+    }
+}
+
 } // namespace
 
 int netpollinit() {
@@ -349,7 +369,22 @@ int netpollinit() {
     g_epfd = static_cast<int>(epfd);
     g_eventfd = static_cast<int>(evfd);
     g_pwait2 = kernel::features().epoll_pwait2;
+    // Those a forked child has from its parent. relaxed: it has one thread.
+    for (Block* b = g_pool.blocks.load(kRelaxed); b; b = b->next) {
+        for (PollDesc& pd : b->descs) take_over(&pd);
+    }
     return 0;
+}
+
+void netpoll_forget() {
+    if (g_epfd >= 0) (void)raw_syscall(__NR_close, g_epfd);
+    if (g_eventfd >= 0) (void)raw_syscall(__NR_close, g_eventfd);
+    g_epfd = g_eventfd = -1;
+    // relaxed, both: the child has one thread.
+    g_wake_sig.store(0, kRelaxed);
+    g_waiters.store(0, kRelaxed);
+    new (&g_pool.lock) Lock(Rank::kLeaf);
+    g_pool.free = nullptr;
 }
 
 GList netpoll(std::int64_t delay_ns) {
@@ -420,6 +455,10 @@ PollDesc* poll_open(int fd, int* err) {
 
 void poll_close(PollDesc* pd) {
     Entry entry;
+    if (g_epfd < 0) { // a forked child that has no runtime (yet)
+        pd->fd = -1;
+        return;
+    }
     // relaxed: poll_evict came before, in this thread's past; waiters have left.
     if (!(pd->info.load(kRelaxed) & kClosing) || pd->rg.load(kRelaxed) > kPdReady ||
         pd->wg.load(kRelaxed) > kPdReady) // relaxed: as above
@@ -484,6 +523,7 @@ void poll_evict(PollDesc* pd) {
     G* reader = nullptr;
     G* writer = nullptr;
     Entry entry;
+    if (g_epfd < 0) return; // a forked child that has no runtime (yet): nobody waits
     {
         LockGuard guard(pd->lock);
         if (pd->closing) fatal("a poll descriptor was closed twice (descriptor %d)", pd->fd);

@@ -196,6 +196,7 @@ void newproc_commit(void* g, void (*entry)(void*)) noexcept {
     gp->entry = entry;
     gp->goid = next_goid(p);
     gp->eh = {};
+    gp->forks = forks;
     gp->sched = arch::make_context(static_cast<std::byte*>(gp->closure), gstart);
 #if defined(BATON_TSAN)
     gp->fiber = __tsan_create_fiber(0);

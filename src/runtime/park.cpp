@@ -86,6 +86,8 @@ void gopark(UnlockFn unlockf, void* lock, WaitReason reason) {
 void goparkunlock(Lock& lock, WaitReason reason) { gopark(unlock, &lock, reason); }
 
 void goready(G* gp) {
+    if (gp->forks != forks) [[unlikely]]
+        return; // a channel of the parent's still names it
     if (gp->foreign) [[unlikely]]
         return foreign_ready(gp);
     gp->status.store(GStatus::kRunnable, kRelaxed); // relaxed: see G::status
@@ -124,6 +126,10 @@ void gosched() {
 
 G* must_park(const char* what) {
     M* m = getm_or_null();
+    if (!m && forked_from_goroutine() && !started())
+        fatal("%s in a forked child, where the goroutine that forked is a plain thread: call it "
+              "inside baton::run or baton::go",
+              what);
     if (!m) return foreign_g();
     if (!m->curg) fatal("%s on a thread of the runtime's own", what);
     if (in_bracket(m))

@@ -83,6 +83,7 @@ struct G {
     void* closure = nullptr;
     std::byte* stack_lo = nullptr; // lowest usable byte
     std::uint32_t stack_class = 0;
+    std::uint32_t forks = 0; // as rt::forks was at its birth: with another it stayed behind
     Timer sleep_timer;
 #if defined(BATON_TSAN) || defined(BATON_ASAN)
     void* fiber = nullptr; // TSan's fiber, or ASan's fake stack while switched out
@@ -263,6 +264,10 @@ void goready(G* gp);
 void goyield();
 /// The caller goes to the tail of the global queue.
 void gosched();
+
+// ---- fork.cpp ----
+/// How many forks lie between this process and the first.
+extern constinit std::uint32_t forks;
 
 // ---- newproc.cpp ----
 void goexit0(G* gp, M* m);

@@ -323,8 +323,21 @@ struct Config {
 };
 Config read_config();
 void set_default_stack(std::size_t bytes);
+/// Keeps a start of the runtime out, and lets it in again.
+void hold_start();
+void release_start();
+/// In a forked child: nothing has been started. Held.
+void forget_start();
 void set_initial_procs(int n);
 int initial_procs();
 bool started() noexcept;
+
+// ---- fork.cpp ----
+/// Sees to the children of fork from now on. 0 or an errno.
+int watch_forks();
+/// In a child: did a goroutine fork it? Then it goes on as a plain thread.
+bool forked_from_goroutine() noexcept;
+/// As the last thread of a process that ends.
+[[noreturn]] void goroutine_returned_in_child();
 
 } // namespace baton::rt

@@ -7,6 +7,8 @@
 // even with thousands of locks; waiters of one address, which may be many, cost O(1) here too.
 #include "runtime/sema.hpp"
 
+#include <new>
+
 #include "runtime/entry.hpp"
 #include "runtime/foreign.hpp"
 #include "runtime/lock.hpp"
@@ -144,6 +146,10 @@ void semrelease(Count* addr, bool handoff) {
     // It is next in line here: let it run now, in what is left of our time slice.
     M* m = getm_or_null();
     if (m && m->curg && current_p()) goyield();
+}
+
+void sema_forget() {
+    for (SemaRoot& root : table) new (&root) SemaRoot;
 }
 
 bool can_spin(int i) noexcept {

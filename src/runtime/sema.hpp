@@ -21,6 +21,9 @@ void semacquire(std::atomic<std::uint32_t>* addr, bool lifo, WaitReason reason);
 /// *addr itself may be gone as soon as the one added has been taken.
 void semrelease(std::atomic<std::uint32_t>* addr, bool handoff = false);
 
+/// In a forked child: nobody waits.
+void sema_forget();
+
 /// Is spinning for a lock worth a try, for the i-th time: is its holder likely to be running, and
 /// nobody kept from running by us?
 [[nodiscard]] bool can_spin(int i) noexcept;

@@ -131,4 +131,9 @@ G* guard_owner(const void* addr) noexcept {
     return nullptr;
 }
 
+void stacks_forget() {
+    for (Class& c : classes) new (&c) Class;
+    new (&slabs_lock) Lock(Rank::kLeaf);
+}
+
 } // namespace baton::rt

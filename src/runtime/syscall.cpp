@@ -118,6 +118,7 @@ bool begin_credit(M* m) {
 }
 
 [[gnu::noinline]] void exitsyscall_slow(M* m) noexcept {
+    if (!getm_or_null()) return; // it forked inside, and this is the child
     set_state(m, shared::M_RUNTIME);
     const int saved = thread_errno();
     if (regain_p(m)) {
@@ -134,6 +135,7 @@ bool begin_credit(M* m) {
 } // namespace
 
 void enter_on_credit(M* m) noexcept {
+    if (!getm_or_null()) goroutine_returned_in_child();
     const int saved = thread_errno();
     (void)regain_p(m);
     thread_errno() = saved;

@@ -233,7 +233,7 @@ void print_goroutines() {
         [](G* gp, void* arg) {
             // relaxed: see G::status
             const GStatus status = gp->status.load(std::memory_order_relaxed);
-            if (status == GStatus::kIdle || status == GStatus::kDead) return;
+            if (status == GStatus::kIdle || status == GStatus::kDead || gp->forks != forks) return;
             static_cast<std::vector<G*>*>(arg)->push_back(gp);
         },
         &all);
