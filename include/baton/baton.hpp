@@ -3,6 +3,11 @@
 // The whole public API. Errors: a call that can fail throws std::system_error, and has an overload
 // with a std::error_code& where failing is part of normal work (sockets). A broken rule of use
 // (unlock of an unlocked mutex, parking inside blocking()) ends the process with one line.
+//
+// Threads: every call may be made on any thread of the program, a std::thread's or a library's
+// callback, as on a goroutine, unless it says otherwise. Where a goroutine parks, such a thread
+// sleeps in the kernel; it needs no processor and takes none from the goroutines. None may be made
+// in a signal handler.
 #pragma once
 
 #include "baton/chan.hpp"

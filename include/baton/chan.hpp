@@ -97,10 +97,10 @@ private:
 /// A handle that was moved from is Go's nil channel: send and recv park for ever, try_send and
 /// try_recv fail, close throws, and assigning to it is fine.
 ///
-/// Any number of goroutines may use a channel at once; a handle itself is no more thread-safe than
-/// an int. try_send, try_recv, close, size and capacity may be called from any thread. So may send
-/// and recv while they need not wait; if they have to on a plain thread, or inside blocking(), the
-/// process ends with a message.
+/// Any number of goroutines and plain threads may use a channel at once; a handle itself is no more
+/// thread-safe than an int. Where a goroutine parks a plain thread sleeps. Inside blocking() send
+/// and recv may be called while they need not wait; if they have to, the process ends with a
+/// message.
 ///
 /// What a sender did before a send is seen by who receives the value. T must move without throwing;
 /// its move constructor and destructor must not use the channel they are moved through, nor park.

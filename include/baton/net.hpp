@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Stream sockets that park the goroutine: TCP over IPv4 and IPv6, and Unix sockets.
+// Stream sockets that park the goroutine, or the plain thread: TCP over IPv4 and IPv6, and Unix
+// sockets.
 #pragma once
 
 #include <chrono>
@@ -22,7 +23,8 @@ class NetFd;
 using Deadline = std::optional<std::chrono::steady_clock::time_point>;
 
 /// A connected stream socket. Movable; closes on destruction. One goroutine may read while another
-/// writes. Every call is for goroutines only and may park, except where said.
+/// writes. Every call may park, except where said. Any thread: a plain one sleeps where a goroutine
+/// parks.
 /// Each call has a throwing form (std::system_error) and one that fills a std::error_code.
 /// A passed deadline is std::errc::timed_out; a wait cut by close() std::errc::bad_file_descriptor.
 class Conn {

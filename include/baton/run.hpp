@@ -5,12 +5,12 @@
 // Fork: in the child only the thread that forked goes on, and it is a plain thread there, even if a
 // goroutine forked: it may exec, _exit, do what needs no goroutine (sleep_for, yield and blocking
 // included), and call run and go, which start a runtime of the child's own. A call that parks
-// outside of that ends the child with a line that says so; the function of the goroutine that
-// forked, when it returns, with status 0. The other goroutines never run in the child, whatever it
-// does to what they wait for. Listeners and connections go on there, without their deadlines;
-// objects that another goroutine was using at the time of the fork (a locked Mutex, a Conn in a
-// call) stay in use for ever, as with threads. _Fork and clone tell the runtime nothing: only exec
-// and _exit may follow. vfork, posix_spawn, system, popen and exec work on any goroutine.
+// before that ends the child with a line that says so; the function of the goroutine that forked,
+// when it returns, with status 0. The other goroutines never run in the child, whatever it does to
+// what they wait for. Listeners and connections go on there, without their deadlines; objects that
+// another goroutine was using at the time of the fork (a locked Mutex, a Conn in a call) stay in
+// use for ever, as with threads. _Fork and clone tell the runtime nothing: only exec and _exit may
+// follow. vfork, posix_spawn, system, popen and exec work on any goroutine.
 //
 // Exit: exit, the end of main, quick_exit and _exit end the process from any thread or goroutine;
 // goroutines go on while the handlers and destructors of exit run, which may use the runtime.
@@ -51,6 +51,11 @@ void exitsyscall(void* entered) noexcept;
 /// Runs `f` as a goroutine and waits for it; returns what it returns and rethrows what it throws.
 /// Starts the runtime if need be. Other goroutines go on running after it returns, until the
 /// process ends.
+///
+/// If all goroutines sleep for ever meanwhile, and nothing could wake one (a timer, a descriptor, a
+/// blocking call, a thread of the program's own outside baton), the process prints what each waits
+/// for, and where, and ends with exit code 2. Goroutines that only a signal handler would wake do
+/// not count as waited for.
 ///
 /// Called from a plain thread (main, usually); from a goroutine it is an error and throws
 /// std::logic_error. Throws std::system_error when no thread or no stack can be had.
@@ -125,8 +130,17 @@ void unlock_os_thread() noexcept;
 [[nodiscard]] int max_procs() noexcept;
 
 /// Sets the number of processors, 1 to 1024, and returns the former one. Stops the world for the
-/// time it takes. Throws std::invalid_argument for a number out of range. Callable from any
-/// goroutine, or from a plain thread before the runtime starts.
+/// time it takes. Throws std::invalid_argument for a number out of range. Any thread. May park.
 int set_max_procs(int n);
+
+/// Sets how many threads may run goroutines or block in calls for them, 1 to 16,383, and returns
+/// the former limit: 10,000, or BATON_MAXTHREADS. Where one more is needed, what it was to run
+/// waits until one of the others returns, and the process says so once; stats() counts it. With
+/// BATON_MAXTHREADS=10000,crash the process ends there with exit code 2 instead, as Go's does.
+///
+/// The runtime's helpers (sysmon, the standby threads, one that stands by at the probe) and the
+/// program's own threads do not count. Threads there are already stay.
+/// Throws std::invalid_argument for a number out of range. Any thread, at any time. Never parks.
+int set_max_threads(int n);
 
 } // namespace baton

@@ -27,11 +27,14 @@ enum class Assist { kProbe, kUnderstudy, kSysmon };
 
 /// Counters since the start of the process; a snapshot, not atomic as a whole.
 struct Stats {
-    std::uint64_t goroutines;   ///< alive now
-    std::uint64_t threads;      ///< Ms alive now, idle ones included
-    std::uint64_t threads_idle; ///< of those, parked
-    std::uint64_t threads_peak; ///< most Ms at any time
-    std::uint64_t handoffs;     ///< Ps taken from blocked threads and run by others
+    std::uint64_t goroutines;      ///< alive now
+    std::uint64_t threads;         ///< Ms alive now, idle ones included
+    std::uint64_t threads_idle;    ///< of those, parked
+    std::uint64_t threads_peak;    ///< most Ms at any time
+    std::uint64_t threads_limit;   ///< how many there may be: set_max_threads
+    std::uint64_t threads_refused; ///< how often one more was wanted, and the limit or the kernel
+                                   ///< did not allow it: work waits
+    std::uint64_t handoffs;        ///< Ps taken from blocked threads and run by others
     std::uint64_t handoffs_understudy;
     std::uint64_t handoffs_scan;
     std::uint64_t handoffs_ringbuf;

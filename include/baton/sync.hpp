@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// WaitGroup and Mutex, as in Go's sync package. Both park the goroutine, never its thread.
+// WaitGroup and Mutex, as in Go's sync package. Both park the goroutine, never its thread. On a
+// plain thread, which has none, the thread sleeps.
 #pragma once
 
 #include <atomic>
@@ -24,8 +25,8 @@ public:
     void add(int n = 1) noexcept;
     /// Takes one off the counter; at zero every waiter is made runnable. Any thread.
     void done() noexcept { add(-1); }
-    /// Parks until the counter is zero. Goroutines only, unless it is zero already. What was done
-    /// before each done() is seen after it.
+    /// Parks until the counter is zero. Any thread; inside blocking() only if it is zero already.
+    /// What was done before each done() is seen after it.
     void wait();
 
     /// Starts `f(args...)` as a goroutine counted by this group.
@@ -56,8 +57,8 @@ private:
 };
 
 /// A mutual exclusion lock; satisfies Lockable, so std::unique_lock and std::scoped_lock take it.
-/// Any goroutine may unlock what another locked. A lock that has to wait ends the process on a
-/// plain thread and inside blocking(). Fair in the long run: who has waited for 1 ms is next.
+/// Any thread or goroutine may unlock what another locked. A lock that has to wait ends the process
+/// inside blocking(). Fair in the long run: who has waited for 1 ms is next.
 class Mutex {
 public:
     Mutex() = default;

@@ -3,7 +3,7 @@
 // The channel proper: a ring buffer and two queues of waiters under one lock (the reference's
 // hchan).
 //
-// Threads: any; only a G with a P may wait.
+// Threads: any.
 // Invariants: I1 at least one of sendq and recvq is empty, except for one G that selects over both.
 // I2 somebody waits to receive only while the buffer is empty, to send only while it is full.
 // I3 once closed nobody waits. I4 a waiter that is off its queue is its dequeuer's alone: its G
@@ -24,7 +24,8 @@
 
 namespace baton::rt {
 
-/// A G that waits on a channel; lies on its stack. A G that selects has one for each case.
+/// A G that waits on a channel; lies on its stack, or its thread's. A G that selects has one for
+/// each case.
 struct Sudog {
     G* g;
     void* elem; // where the value to send is, or the one received goes

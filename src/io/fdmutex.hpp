@@ -3,7 +3,7 @@
 // FdMutex: who may use a descriptor (the reference's fd_mutex.go): one reader and one writer at a
 // time, others queue; after close nobody new, and the last one out gives the descriptor back.
 //
-// Threads: Gs; close and the references by any thread.
+// Threads: any; enter parks.
 // Invariants: I1 the descriptor is closed exactly once, by whose leave or unref returned true, and
 // no operation is between its enter and its leave then: its number cannot become another file's
 // under a system call that is about to be made. Rejected: closing at once in close(). A reader that

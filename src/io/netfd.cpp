@@ -56,6 +56,12 @@ int open_socket(int family) noexcept {
 }
 
 std::unique_ptr<NetFd> NetFd::adopt(OwnedFd& fd, int family, int* err) {
+    try {
+        rt::ensure_started(); // a plain thread's first call may be this one
+    } catch (const std::system_error& e) {
+        *err = e.code().value();
+        return nullptr;
+    }
     rt::PollDesc* pd = rt::poll_open(fd.get(), err);
     if (!pd) return nullptr;
     auto* net = new (std::nothrow) NetFd(fd.get(), family, pd);

@@ -3,7 +3,7 @@
 // NetFd: a non-blocking socket on the netpoller; what Conn and Listener are made of (the
 // reference's internal/poll.FD).
 //
-// Threads: Gs, since everything but close and the questions may park; those by any thread.
+// Threads: any; everything but close and the questions may park.
 // Invariants: I1 no system call is made on the descriptor once it may be closed (FdMutex I1).
 // Results are errno values, 0 for success: nothing here reads errno, as a G changes threads.
 #pragma once

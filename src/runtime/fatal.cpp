@@ -39,13 +39,24 @@ void warn(const char* fmt, ...) {
     va_end(args);
 }
 
+void die() {
+    assist::remove_pins();
+    _exit(kExitCode);
+}
+
+void fatal_error(const char* fmt, ...) {
+    va_list args;
+    va_start(args, fmt);
+    say("fatal error: ", fmt, args);
+    va_end(args);
+}
+
 void fatal(const char* fmt, ...) {
     va_list args;
     va_start(args, fmt);
     say("baton: ", fmt, args);
     va_end(args);
-    assist::remove_pins();
-    _exit(kExitCode);
+    die();
 }
 
 void panic(const char* fmt, ...) {
@@ -53,8 +64,7 @@ void panic(const char* fmt, ...) {
     va_start(args, fmt);
     say("panic: ", fmt, args);
     va_end(args);
-    assist::remove_pins();
-    _exit(kExitCode);
+    die();
 }
 
 } // namespace baton::rt

@@ -276,6 +276,14 @@ void note_unpolled() {
     if (sched.lastpoll.load(kSeqCst) != 0) unpolled().store(1, kSeqCst);
 }
 
+void wake_poller() {
+    // seq_cst: the waiter was counted before, and an M that goes to sleep gives up its P, and
+    // lastpoll if it held that, and then looks for waiters. One of the two sees the other.
+    if (sched.lastpoll.load(kSeqCst) == 0) return;
+    note_unpolled();
+    wakep();
+}
+
 // A timer was set for `when`: whoever waits for the first one must not wait past it.
 void wake_netpoller(std::int64_t when) {
     // seq_cst: the timer was published in next_when before; blocking_poll sets lastpoll to 0 and

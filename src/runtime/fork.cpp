@@ -20,6 +20,7 @@
 #include <new>
 
 #include "runtime/entry.hpp"
+#include "runtime/foreign.hpp"
 #include "runtime/netpoll.hpp"
 #include "runtime/sched.hpp"
 #include "runtime/sema.hpp"
@@ -50,10 +51,13 @@ void in_child() {
     if (sched.probe && sched.probe->after_fork_in_child() < 0)
         fatal("no memory for a forked child's records");
     assist::probed = false;
+    const std::uint32_t maxmcount = sched.maxmcount.load(kSeqCst);
     new (&sched) Sched{};
+    sched.maxmcount.store(maxmcount, kSeqCst);
     sema_forget();
     netpoll_forget();
     stacks_forget();
+    foreign_forget();
     forget_start();
     release_start();
 }

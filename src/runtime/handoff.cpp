@@ -85,6 +85,7 @@ bool start_spinning_m() {
     if (!may_take_blocked()) return false;
     M* m = getm_or_null();
     if (!m) { // a plain thread has no part in the ownership protocol
+        sched.retake_now.store(true, kSeqCst);
         wake_sysmon();
         return false;
     }

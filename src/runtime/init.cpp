@@ -89,6 +89,28 @@ int read_assist() {
     return -1;
 }
 
+struct ThreadLimit {
+    std::uint32_t threads;
+    bool crash;
+};
+
+// "N" or "N,crash".
+ThreadLimit read_threads() {
+    constexpr ThreadLimit kDefault{10'000, false}; // the reference's
+    const char* v = env("BATON_MAXTHREADS");
+    if (!v) return kDefault;
+    const std::string text = v;
+    const std::size_t comma = text.find(',');
+    const long long n = parse_number(text.substr(0, comma).c_str());
+    const bool crash = comma != std::string::npos;
+    if (n >= 1 && n <= static_cast<long long>(kMaxM) && (!crash || text.substr(comma) == ",crash"))
+        return {static_cast<std::uint32_t>(n), crash};
+    warn("BATON_MAXTHREADS=%s: not a number from 1 to %u, or one with \",crash\" behind it; using "
+         "%u",
+         v, kMaxM, kDefault.threads);
+    return kDefault;
+}
+
 assist::Actor attach_understudy() { return actor(attach_helper(shared::M_UNDERSTUDY)); }
 
 // Records, in BPF maps if the probe can be had and is wanted.
@@ -179,6 +201,8 @@ void start() {
     const kernel::Features& f = kernel::features();
     assist::use_rseq = f.rseq && f.membarrier_rseq;
     set_default_stack(config.stack_size);
+    sched.maxmcount.store(max_threads(), kSeqCst);
+    sched.crash_at_limit.store(config.crash_at_limit, kSeqCst);
     if (const int rc = netpollinit(); rc < 0)
         throw std::system_error(-rc, std::generic_category(),
                                 "baton: cannot create the netpoller's epoll; see ulimit -n");
@@ -197,7 +221,10 @@ void start() {
 } // namespace
 
 Config read_config() {
-    static const Config config{read_procs(), read_stack(), read_assist()};
+    static const Config config = [] {
+        const ThreadLimit limit = read_threads();
+        return Config{read_procs(), read_stack(), read_assist(), limit.threads, limit.crash};
+    }();
     return config;
 }
 
@@ -241,12 +268,14 @@ void check_run_allowed() {
 
 void Done::set() noexcept {
     auto& word = reinterpret_cast<std::atomic<std::uint32_t>&>(word_);
+    rt::sched.plain_wakes.fetch_add(1, rt::kSeqCst);
     word.store(1, std::memory_order_seq_cst); // then the wake
     kernel::futex_wake(&word, 1);
 }
 
 void Done::wait() noexcept {
     auto& word = reinterpret_cast<std::atomic<std::uint32_t>&>(word_);
+    rt::sched.plain_parks.fetch_add(1, rt::kSeqCst);
     // acquire: pairs with the store in set; what the goroutine wrote is seen.
     while (word.load(std::memory_order_acquire) == 0) (void)kernel::futex_wait(&word, 0);
 }

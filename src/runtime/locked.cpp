@@ -133,7 +133,9 @@ void startlockedm(M* m, G* gp) {
 void stoplockedm(M* m, P* watched) {
     end_credit(m);
     set_state(m, shared::M_LOCKED);
+    sched.mlockedidle.fetch_add(1, kSeqCst);
     acquirep(m, mpark(m, watched));
+    sched.mlockedidle.fetch_sub(1, kSeqCst);
     account_handoff(m->p);
     m->lockedg->status.store(GStatus::kRunning, kRelaxed); // relaxed: see G::status
 }

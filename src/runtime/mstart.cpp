@@ -49,8 +49,8 @@ M* pop_idle(IdleMs& list) {
         // relaxed: if m was popped and pushed meanwhile the tag has changed and the CAS fails.
         const std::uint64_t next = m->idlelink.load(kRelaxed);
         if (!list.head.compare_exchange_weak(head, ((head >> 16) + 1) << 16 | next)) continue;
-        list.n.fetch_sub(1, kRelaxed);      // relaxed: a measure
-        sched.midle.fetch_sub(1, kRelaxed); // relaxed: a measure
+        list.n.fetch_sub(1, kRelaxed); // relaxed: a measure
+        sched.midle.fetch_sub(1, kSeqCst);
         return m;
     }
 }
@@ -179,6 +179,7 @@ void mexit(M* m) {
     if (m->rseq == m->own_rseq) kernel::rseq_detach(m->own_rseq);
     baton_tls_m = nullptr;
     sched.mcount.fetch_sub(1, kSeqCst);
+    if (sched.mwanted.load(kSeqCst)) wake_sysmon(); // there may be another now
     free_m(m); // nothing of m is used by this thread after this
     pthread_exit(nullptr);
 }
@@ -193,8 +194,8 @@ void help_pending(std::uint32_t cpu) {
 void mput(M* m, std::uint32_t cpu) {
     IdleMs& list = idle_on(cpu);
     std::uint64_t head = list.head.load(kSeqCst);
-    list.n.fetch_add(1, kRelaxed);      // relaxed: a measure
-    sched.midle.fetch_add(1, kRelaxed); // relaxed: a measure
+    list.n.fetch_add(1, kRelaxed); // relaxed: a measure
+    sched.midle.fetch_add(1, kSeqCst);
     do {
         // relaxed: published by the CAS.
         m->idlelink.store(static_cast<std::uint16_t>(head), kRelaxed);
@@ -256,8 +257,10 @@ bool newm(P* p, bool spinning) {
         newm_by_template(p, spinning);
         return true;
     }
-    M* m = allocate_m();
-    int rc = m ? 0 : EAGAIN;
+    const std::uint32_t n = sched.mcount.fetch_add(1, kSeqCst) + 1;
+    const bool allowed = thread_allowed(n);
+    M* m = allowed ? allocate_m() : nullptr;
+    int rc = allowed ? EAGAIN : 0;
     if (m) {
         m->spinning = spinning;
         name_next(m, p);
@@ -267,7 +270,6 @@ bool newm(P* p, bool spinning) {
         pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
         pthread_attr_setstacksize(&attr, kG0Stack);
         pthread_attr_setsigmask_np(&attr, &sched.sigmask); // sysmon, which makes some, blocks all
-        const std::uint32_t n = sched.mcount.fetch_add(1, kSeqCst) + 1;
         pthread_t thread;
         rc = pthread_create(&thread, &attr, mstart, m);
         pthread_attr_destroy(&attr);
@@ -277,21 +279,17 @@ bool newm(P* p, bool spinning) {
             }
             return true;
         }
-        sched.mcount.fetch_sub(1, kSeqCst);
         name_next(m, nullptr);
         m->spinning = false;
         free_m(m);
     }
+    sched.mcount.fetch_sub(1, kSeqCst);
     if (spinning) nmspinning().fetch_sub(1, kSeqCst);
     if (p) { // sysmon tries again as long as there is work
         LockGuard guard(sched.lock);
         pidleput(p);
     }
-    static std::atomic<bool> said{false};
-    if (!said.exchange(true, kSeqCst))
-        warn("cannot start a thread (%s): see ulimit -u and the cgroup's pids.max; work waits for "
-             "one of the %u there are",
-             rc == EAGAIN ? "EAGAIN" : "ENOMEM", sched.mcount.load(kSeqCst));
+    thread_refused(rc, p != nullptr);
     return false;
 }
 
@@ -337,11 +335,13 @@ void stopm(M* m, P* watched) {
         if (order == kOrderStandby ||
             (!watched && sched.probe && !sched.has_standby.load(kRelaxed) &&
              !sched.has_standby.exchange(true, kSeqCst))) {
+            heed_mwanted();
             p = standby_wait(m);
         } else {
             const std::uint32_t cpu = current_cpu(m);
             help_pending(cpu);
             mput(m, cpu);
+            heed_mwanted();
             p = mpark(m, watched);
             watched = nullptr;
         }
@@ -357,6 +357,7 @@ M* attach_helper(shared::m_state role) {
     if (!m) fatal("no slot for a helper thread: more than %u threads", kMaxM);
     attach(m);
     set_state(m, role);
+    sched.nhelpers.fetch_add(1, kSeqCst);
     return m;
 }
 

@@ -37,6 +37,7 @@
 #include "kernel/features.hpp"
 #include "kernel/syscall.hpp"
 #include "runtime/entry.hpp"
+#include "runtime/foreign.hpp"
 
 namespace baton::rt {
 
@@ -172,14 +173,16 @@ int check_err(const PollDesc* pd, PollMode mode) {
 /// gopark's last step: the G is off its stack. False when a notification or an eviction was first.
 bool netpollblockcommit(G* gp, void* word) {
     auto* gpp = static_cast<std::atomic<std::uintptr_t>*>(word);
-    // relaxed: counted before anybody can find and uncount it, so it never falls below zero, and
-    // this M looks at it itself before it goes to sleep.
-    if (g_waiters.fetch_add(1, kRelaxed) == 0) note_unpolled();
+    // Counted before anybody can find and uncount it, so it never falls below zero. seq_cst: with
+    // wake_poller; an M looks at it itself before it goes to sleep.
+    if (g_waiters.fetch_add(1, kSeqCst) == 0) note_unpolled();
     std::uintptr_t wait = kPdWait;
     // release: pairs with the acquire in netpollunblock: who takes the G finds it saved.
     if (gpp->compare_exchange_strong(wait, reinterpret_cast<std::uintptr_t>(gp),
-                                     std::memory_order_release, kRelaxed))
+                                     std::memory_order_release, kRelaxed)) {
+        if (gp->foreign) wake_poller();
         return true;
+    }
     g_waiters.fetch_sub(1, kRelaxed); // relaxed: as above
     return false;
 }
@@ -310,6 +313,11 @@ void consume_break() {
     g_wake_sig.exchange(0, kSeqCst);
 }
 
+// The list is for run queues: a plain thread is woken here.
+void list_ready(GList& list, G* gp) {
+    if (gp) gp->foreign ? foreign_ready(gp) : list.push(gp);
+}
+
 void netpollready(GList& list, const epoll_event& ev) {
     PollDesc* pd = desc_of(ev.data.u64);
     // acquire: pairs with the release in pool_free. A use that ends after this look gets a
@@ -317,12 +325,10 @@ void netpollready(GList& list, const epoll_event& ev) {
     if (pd->fdseq.load(std::memory_order_acquire) != (ev.data.u64 & kSeqMask)) return;
     // relaxed: published by the release in netpollunblock.
     if (ev.events & kHangup) pd->hangup.store(true, kRelaxed);
-    if (ev.events & (EPOLLIN | kHangup)) {
-        if (G* gp = netpollunblock(pd, PollMode::kRead, true)) list.push(gp);
-    }
-    if (ev.events & (EPOLLOUT | EPOLLHUP | EPOLLERR)) {
-        if (G* gp = netpollunblock(pd, PollMode::kWrite, true)) list.push(gp);
-    }
+    if (ev.events & (EPOLLIN | kHangup))
+        list_ready(list, netpollunblock(pd, PollMode::kRead, true));
+    if (ev.events & (EPOLLOUT | EPOLLHUP | EPOLLERR))
+        list_ready(list, netpollunblock(pd, PollMode::kWrite, true));
 }
 
 /// From the parent of a forked child, in use there or not: who had its lock is gone, and who
@@ -410,8 +416,7 @@ void netpollbreak() {
 }
 
 bool netpoll_any_waiters() noexcept {
-    // relaxed: the M whose G begins to wait looks itself before it sleeps.
-    return g_waiters.load(kRelaxed) > 0;
+    return g_waiters.load(kSeqCst) > 0; // seq_cst: with wake_poller
 }
 
 PollDesc* poll_open(int fd, int* err) {

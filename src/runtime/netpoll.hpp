@@ -3,7 +3,7 @@
 // The netpoller: an edge-triggered epoll that parks Gs on descriptors (the reference's netpoll.go
 // and netpoll_epoll.go).
 //
-// Threads: netpoll_* by the scheduler; PollDesc functions by Gs, unblock by any thread.
+// Threads: netpoll_* by the scheduler; PollDesc functions by any thread.
 #pragma once
 
 #include <atomic>
@@ -30,6 +30,9 @@ void netpoll_forget();
 void netpollbreak();
 /// Called when the first G begins to wait (findrunnable.cpp).
 void note_unpolled();
+/// Called when a plain thread begins to wait: unlike an M it does not see to it itself, before it
+/// sleeps, that somebody polls. (findrunnable.cpp)
+void wake_poller();
 /// Does any G wait on a descriptor or could? Without one nobody needs to poll.
 bool netpoll_any_waiters() noexcept;
 

@@ -4,6 +4,7 @@
 #include "baton/go.hpp"
 #include "kernel/clock.hpp"
 #include "runtime/entry.hpp"
+#include "runtime/foreign.hpp"
 #include "runtime/sched.hpp"
 #include "runtime/switch.hpp"
 
@@ -69,7 +70,9 @@ bool unlock(G*, void* lock) {
 } // namespace
 
 void gopark(UnlockFn unlockf, void* lock, WaitReason reason) {
-    M* m = getm();
+    M* m = getm_or_null();
+    if (!m) [[unlikely]]
+        return foreign_park(unlockf, lock, reason);
     G* gp = m->curg;
     gp->waitreason = reason;
     gp->status.store(GStatus::kWaiting, kRelaxed); // relaxed: see G::status
@@ -84,7 +87,9 @@ void goparkunlock(Lock& lock, WaitReason reason) { gopark(unlock, &lock, reason)
 
 void goready(G* gp) {
     if (gp->forks != forks) [[unlikely]]
-        return;                                     // a channel of the parent's still names it
+        return; // a channel of the parent's still names it
+    if (gp->foreign) [[unlikely]]
+        return foreign_ready(gp);
     gp->status.store(GStatus::kRunnable, kRelaxed); // relaxed: see G::status
     if (P* p = current_p()) {
         if (gp->lockedm && ready_locked(p, gp)) return;
@@ -121,13 +126,12 @@ void gosched() {
 
 G* must_park(const char* what) {
     M* m = getm_or_null();
-    if (!m && forked_from_goroutine())
+    if (!m && forked_from_goroutine() && !started())
         fatal("%s in a forked child, where the goroutine that forked is a plain thread: call it "
               "inside baton::run or baton::go",
               what);
-    if (!m || !m->curg)
-        fatal("%s on a thread that is not a goroutine: call it inside baton::run or baton::go",
-              what);
+    if (!m) return foreign_g();
+    if (!m->curg) fatal("%s on a thread of the runtime's own", what);
     if (in_bracket(m))
         fatal("%s inside baton::blocking in goroutine %llu: a goroutine has no processor there; "
               "move the call out of the bracket",

@@ -75,6 +75,8 @@ struct G {
     // over orders it; other readers (dumps) want no more than a recent value.
     std::atomic<GStatus> status{GStatus::kIdle};
     WaitReason waitreason = WaitReason::kNone;
+    bool foreign = false;               // stands for a plain thread (foreign.cpp)
+    std::atomic<std::uint32_t> wake{0}; // such a thread sleeps on it
     EhGlobals eh;
     void* param = nullptr; // what the waker wants the woken to know
     void (*entry)(void*) = nullptr;
@@ -242,19 +244,21 @@ inline M* getm_or_null() noexcept {
     asm volatile("movq baton_tls_m@gottpoff(%%rip), %0\n\tmovq %%fs:(%0), %0" : "=r"(m));
     return static_cast<M*>(m);
 }
-/// The G of this thread if it may park here: on an M, with a P. Otherwise ends the process with
-/// "baton: WHAT ...": called at the top of each public function that parks.
+/// The G that waits when this thread does, if it may park here: anywhere but between entersyscall
+/// and exitsyscall. There it ends the process with "baton: WHAT ...". Called at the top of each
+/// public function that parks.
 G* must_park(const char* what);
 
 // ---- park.cpp: parking and readying ----
 
-/// Parks the calling G until goready. `unlockf` runs once the G is off its stack.
+/// Parks the calling G until goready. `unlockf` runs once the G is off its stack. A plain thread
+/// sleeps, and `unlockf` runs on it.
 void gopark(UnlockFn unlockf, void* lock, WaitReason reason);
 /// The same, unlocking a rt::Lock (lock.hpp) that the caller holds.
 class Lock;
 void goparkunlock(Lock& lock, WaitReason reason);
 /// Makes a parked G runnable on this P, next in line. From a thread without P it goes to the global
-/// queue. Any thread.
+/// queue. Wakes the thread if it stands for one. Any thread.
 void goready(G* gp);
 /// The caller goes to the tail of this P's queue.
 void goyield();
@@ -273,6 +277,10 @@ void goexit0(G* gp, M* m);
 [[noreturn]] void fatal(const char* fmt, ...) __attribute__((format(printf, 1, 2)));
 /// The same with "panic: " in front: a goroutine did what ends the process.
 [[noreturn]] void panic(const char* fmt, ...) __attribute__((format(printf, 1, 2)));
+/// One line on stderr: "fatal error: " and the text, as the reference has it; die() is to follow.
+void fatal_error(const char* fmt, ...) __attribute__((format(printf, 1, 2)));
+/// Ends the process with exit code 2.
+[[noreturn]] void die();
 /// One line on stderr: "baton: ...". Allocates nothing.
 void warn(const char* fmt, ...) __attribute__((format(printf, 1, 2)));
 

@@ -69,6 +69,7 @@ struct Sched {
     std::atomic<bool> sysmonwait{false}; // sysmon sleeps until somebody leaves idleness
     std::atomic<std::uint32_t> sysmonnote{0};
     std::atomic<bool> need_spare{false};   // an understudy found no idle M
+    std::atomic<bool> retake_now{false};   // a plain thread has work for a blocked P
     std::atomic<std::uint32_t> ncredit{0}; // Ms that came back from a call and go on without a P
     // Ps that wait for a new M, which sysmon is to make: through link, under lock.
     P* template_ps = nullptr;
@@ -86,7 +87,18 @@ struct Sched {
     std::uint32_t mfree = 0;  // slots of Ms that left, chained by idlelink
     std::atomic<std::uint32_t> mcount{0};
     std::atomic<std::uint32_t> mpeak{0};
-    std::atomic<std::uint32_t> midle{0};
+    std::atomic<std::uint32_t> midle{0}; // from just before an M is on an idle list to just after
+    std::atomic<std::uint32_t> mlockedidle{0}; // Ms that wait for the G locked to them
+    std::atomic<std::uint32_t> nhelpers{0};    // sysmon and understudies
+    std::atomic<std::uint32_t> maxmcount{0};   // 0 until it is set or the runtime starts
+    std::atomic<bool> crash_at_limit{false};
+    std::atomic<std::uint64_t> mrefused{0};
+    std::atomic<bool> mwanted{false}; // one was refused while a P had use for it
+    // Plain threads that wait in baton for a goroutine: how often one began to, and how often one
+    // was woken. The second is raised before the wake, the first once the wait can be ended by a
+    // wake alone; so the difference never counts a thread that runs (deadlock.cpp).
+    std::atomic<std::uint64_t> plain_parks{0};
+    std::atomic<std::uint64_t> plain_wakes{0};
     IdleMs* idle_ms = nullptr; // one per possible CPU
     sigset_t sigmask{}; // of the thread that started the runtime; every M gets it, whoever makes it
     std::uint32_t ncpu = 0;                 // possible ones
@@ -283,11 +295,31 @@ void procresize(std::uint32_t n);
 // ---- newproc.cpp ----
 void gfpurge(P* p);
 
+// ---- limits.cpp ----
+/// May there be so many Ms?
+bool thread_allowed(std::uint32_t mcount);
+/// No M could be made: the counter and, once, a line that says why. `error` is the kernel's, 0 if
+/// it was the limit; `needed`: a P waits for the M.
+void thread_refused(int error, bool needed);
+/// Would an M wanted now be had?
+bool m_to_be_had();
+/// If one was refused, now that there is one, it is looked for again.
+void heed_mwanted();
+/// The limit in force, or the one the runtime will start with.
+std::uint32_t max_threads();
+
+// ---- deadlock.cpp ----
+/// sysmon, when all Ps are idle: ends the process if nothing will ever run again. True: nobody in
+/// this runtime will, but a thread outside it may; look again.
+bool checkdead();
+
 // ---- init.cpp ----
 struct Config {
     int procs;              // BATON_MAXPROCS, or what the machine offers
     std::size_t stack_size; // BATON_STACK
     int assist;             // BATON_ASSIST as int(Assist), -1 when unset
+    std::uint32_t threads;  // BATON_MAXTHREADS
+    bool crash_at_limit;
 };
 Config read_config();
 void set_default_stack(std::size_t bytes);

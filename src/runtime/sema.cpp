@@ -10,6 +10,7 @@
 #include <new>
 
 #include "runtime/entry.hpp"
+#include "runtime/foreign.hpp"
 #include "runtime/lock.hpp"
 #include "runtime/sched.hpp"
 
@@ -108,7 +109,7 @@ void semacquire(Count* addr, bool lifo, WaitReason reason) {
     Entry entry;
     SemaRoot& root = root_of(addr);
     for (;;) {
-        SemaWaiter waiter{.g = getg(), .addr = addr};
+        SemaWaiter waiter{.g = waiting_g(), .addr = addr};
         root.lock.lock();
         // seq_cst: the addition of (A).
         root.nwait.fetch_add(1, std::memory_order_seq_cst);
@@ -153,7 +154,10 @@ void sema_forget() {
 
 bool can_spin(int i) noexcept {
     constexpr int kTries = 4;
-    if (i >= kTries || sched.ncpu < 2) return false;
+    M* m = getm_or_null();
+    // A plain thread may be here before the runtime has counted the CPUs.
+    if (i >= kTries || (!m && !started()) || sched.ncpu < 2) return false;
+    if (!m) return true; // it keeps nobody from running but by the kernel's leave
     // relaxed: hints, all three.
     const std::uint32_t procs = sched.gomaxprocs.load(std::memory_order_relaxed);
     const std::uint32_t idle = npidle().load(std::memory_order_relaxed);

@@ -3,7 +3,7 @@
 // Semaphores for the sync types, addressed by the word they count in (the reference's sema.go): the
 // count lives with the user, the sleepers in a table keyed by its address.
 //
-// Threads: semacquire and can_spin on goroutines, where they may park; semrelease on any thread.
+// Threads: semacquire and can_spin where must_park allows it; semrelease on any thread.
 // Ordering: (A) an acquirer counts itself in its bucket, then looks at the count; (B) a releaser
 // raises the count, then looks into the bucket. All four are seq_cst (sema.cpp).
 #pragma once

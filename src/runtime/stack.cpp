@@ -99,6 +99,24 @@ G* malg(std::uint32_t cls, int* error) noexcept {
     return gp;
 }
 
+void each_g(void (*visit)(G* gp, void* arg), void* arg) {
+    const std::size_t n = nslabs.load(std::memory_order_acquire); // acquire: pairs with grow
+    for (std::size_t i = 0; i < n; i++) {
+        const Slab& s = slabs[i];
+        std::byte* end = s.end;
+        {
+            Class& c = classes[s.cls];
+            LockGuard guard(c.lock);
+            if (c.end == s.end) end = c.next;
+        }
+        const std::size_t bytes = stack_class_bytes(s.cls);
+        for (std::byte* lo = s.start; lo < end; lo += bytes) {
+            G* gp = reinterpret_cast<G*>(g_address(lo, bytes));
+            if (gp->stack_lo) visit(gp, arg); // null: the slot was lost
+        }
+    }
+}
+
 G* guard_owner(const void* addr) noexcept {
     auto* a = static_cast<const std::byte*>(addr);
     const std::size_t n = nslabs.load(std::memory_order_acquire); // acquire: pairs with grow

@@ -35,6 +35,9 @@ inline std::byte* stack_top(G* gp) { return reinterpret_cast<std::byte*>(gp); }
 /// The G whose guard page `addr` is in, or null. For the SIGSEGV handler: takes no lock.
 G* guard_owner(const void* addr) noexcept;
 
+/// Calls `visit` for every G there is or was. Dead ones included; each G's own words are the
+/// visitor's affair.
+void each_g(void (*visit)(G* gp, void* arg), void* arg);
 /// In a forked child: the stacks there are stay, and are not used again.
 void stacks_forget();
 

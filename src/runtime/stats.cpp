@@ -36,6 +36,7 @@ Stats stats() {
     using namespace rt;
     constexpr auto kCount = std::memory_order_relaxed; // counts for people
     Stats s{};
+    s.threads_limit = max_threads();
     if (!started()) return s;
     auto by = [](By b) { return sched.handoffs[static_cast<int>(b)].load(kCount); };
     s.goroutines = static_cast<std::uint64_t>(sched.ngoroutines.load(kCount));
@@ -43,6 +44,7 @@ Stats stats() {
     s.threads_idle = sched.midle.load(kCount);
     // A thread is counted before it is made, the peak is raised after.
     s.threads_peak = std::max<std::uint64_t>(s.threads, sched.mpeak.load(kCount));
+    s.threads_refused = sched.mrefused.load(kCount);
     s.handoffs_understudy = by(By::kUnderstudy);
     s.handoffs_scan = by(By::kScan);
     s.handoffs_ringbuf = by(By::kRingbuf);

@@ -168,6 +168,8 @@ int set_max_procs(int n) {
         rt::set_initial_procs(n);
         return old;
     }
+    // Who stops the world must have a P to keep.
+    if (!rt::getm_or_null()) return run([n] { return set_max_procs(n); });
     rt::must_park("set_max_procs");
     rt::EntryWithP entry;
     rt::stop_the_world();

@@ -8,6 +8,7 @@
 //   spare      an idle M for the understudies, who may not make one
 //   template   Ms for locked threads, whose signal mask, CPUs and priority they must not inherit
 //   trim       idle Ms that were not needed for a while leave
+//   deadlock   when nothing will ever run again the process ends and says why
 //
 // It sleeps 20 us to 10 ms between rounds, as the reference's; with the probe it starts at 1 ms, as
 // blocks are announced. When all Ps are idle it sleeps longer (deep_sleep).
@@ -74,11 +75,13 @@ void Sysmon::run() {
         wait();
         const std::int64_t now = kernel::nanotime();
         start_template_ms();
-        const bool asked = spare();
+        const bool work = sched.retake_now.exchange(false, kSeqCst);
+        const bool asked = spare() || work;
         poll(now);
         idle_rounds_ = retake(now, asked) ? 0 : idle_rounds_ + 1;
         trim(now);
         if (sched.probe && !sched.has_standby.load(kRelaxed)) appoint_standby(); // relaxed: a hint
+        if (m_to_be_had()) heed_mwanted();
         // Work in the global queue and a P nobody could be started for (a refused thread).
         if (runqsize().load(kRelaxed) != 0 && npidle().load(kRelaxed) != 0)
             wakep(); // relaxed: hint
@@ -102,25 +105,30 @@ void Sysmon::wait() {
     look_again_ = false;
     const std::int64_t until = kernel::nanotime() + (again ? least_delay() : delay_);
     const std::uint32_t seq = sched.sysmonnote.load(kSeqCst);
-    if (asked_for_m()) return; // wake_sysmon raises the note after it
+    // relaxed: wake_sysmon raises the note after it, as with the others
+    if (asked_for_m() || sched.retake_now.load(kRelaxed)) return;
     note_came_ = kernel::futex_wait(&sched.sysmonnote, seq, until) == 0;
 }
+
+// An M is to be made or found, and can be.
+bool m_wanted() { return asked_for_m() || (sched.mwanted.load(kSeqCst) && m_to_be_had()); }
 
 // All Ps idle. In the tier that needs us for each handoff: until somebody takes a P. In the others
 // a watchdog that is 100 ms late will do, while waking us would put us on the CPU in the very
 // moment that its M blocks, before the understudy. True if it slept.
 bool Sysmon::deep_sleep() {
     const std::uint32_t procs = sched.gomaxprocs.load(kRelaxed); // relaxed: a hint
-    if (npidle().load(kSeqCst) < procs || asked_for_m()) return false;
+    if (npidle().load(kSeqCst) < procs || m_wanted()) return false;
+    const bool asleep = checkdead();
     const std::uint32_t seq = sched.sysmonnote.load(kSeqCst);
     const bool on_call = sched.tier == Assist::kSysmon;
     if (on_call) sched.sysmonwait.store(true, kSeqCst);
     // seq_cst: pidleget lowers npidle and then looks at sysmonwait; we look the other way round.
-    const bool idle = npidle().load(kSeqCst) == procs && !asked_for_m();
+    const bool idle = npidle().load(kSeqCst) == procs && !m_wanted();
     // Idle Ms are trimmed even so: a look a second as long as there are too many.
     const bool many = sched.midle.load(kRelaxed) > 2 * procs + 2; // relaxed: a hint
     std::int64_t until = kernel::kForever;
-    if (!on_call) {
+    if (!on_call || asleep) {
         until = kernel::nanotime() + kIdleDelayNs;
     } else if (many) {
         until = kernel::nanotime() + kTrimPeriodNs;
@@ -174,7 +182,8 @@ bool Sysmon::long_in_kernel(P* p, Seen& s, assist::Word w, std::int64_t now) {
     return seen_before || over;
 }
 
-// `asked`: an understudy has found a blocked P and no M for it; no need to make sure.
+// `asked`: an understudy has found a blocked P and no M for it, or a plain thread work; no need to
+// make sure.
 bool Sysmon::retake_p(P* p, Seen& s, std::int64_t now, bool asked) {
     const assist::Word w = assist::load(*p->rec);
     if (w.state == shared::P_RUN) {

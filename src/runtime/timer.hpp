@@ -2,20 +2,19 @@
 //
 // Per-P timers: a 4-ary heap per P, entries deleted lazily, after the reference's time.go.
 //
-// Threads: timer_reset from any M with a P, timer_stop from any thread; Timers::run by the P's
-// owner, or by a thief of timers (findrunnable's last pass). A callback runs on the M that runs the
-// heap, on g0 or on a G's stack, with the heap's lock released; it must not park. It may ready Gs.
-// Invariants: I1 a Timer lives in memory that is never given back (a G, a PollDesc from the pool),
-// as the heap may hold a stopped one for a while; so do Timers. I2 a Timer is in at most one heap,
-// the one it names. I3 whenever the lock is free the head is a live timer, in its place.
-// Locks: a Timer is guarded by the lock of the heap it is in. One that is in none is claimed by a
-// CAS of `heap`, by whoever arms it, under the lock of the heap it goes to.
-// Ordering: (A) arming publishes next_when, then wake_netpoller looks for a sleeper; (B) who is to
-// sleep publishes until when, then looks at next_when. All four are seq_cst: if both could read the
-// old value, a timer would wait for a poller that sleeps past it.
-// Rejected: a lock per timer as well, as the reference has (an uncontended pair of locked
-// operations more per arm and per fire); the index of its entry in each Timer (a sift would write
-// to the G of each entry it moves).
+// Threads: timer_reset from any M with a P or any plain thread, timer_stop from any thread;
+// Timers::run by the P's owner, or by a thief of timers (findrunnable's last pass). A callback runs
+// on the M that runs the heap, on g0 or on a G's stack, with the heap's lock released; it must not
+// park. It may ready Gs. Invariants: I1 a Timer lives in memory that is never given back (a G, a
+// PollDesc from the pool), as the heap may hold a stopped one for a while; so do Timers. I2 a Timer
+// is in at most one heap, the one it names. I3 whenever the lock is free the head is a live timer,
+// in its place. Locks: a Timer is guarded by the lock of the heap it is in. One that is in none is
+// claimed by a CAS of `heap`, by whoever arms it, under the lock of the heap it goes to. Ordering:
+// (A) arming publishes next_when, then wake_netpoller looks for a sleeper; (B) who is to sleep
+// publishes until when, then looks at next_when. All four are seq_cst: if both could read the old
+// value, a timer would wait for a poller that sleeps past it. Rejected: a lock per timer as well,
+// as the reference has (an uncontended pair of locked operations more per arm and per fire); the
+// index of its entry in each Timer (a sift would write to the G of each entry it moves).
 #pragma once
 
 #include <atomic>
@@ -44,6 +43,7 @@ struct Timer {
 };
 
 /// Arms `t` for `when` on the calling P, or moves it if it is armed. True if it was pending before.
+/// A plain thread's timer goes to another P; the runtime must have started.
 bool timer_reset(Timer* t, std::int64_t when, Timer::Fn f, void* arg, std::uintptr_t seq = 0);
 /// True if this call kept it from firing. The callback may still be running elsewhere when it
 /// returns false.

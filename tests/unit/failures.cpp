@@ -8,126 +8,26 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
-#include <csignal>
 #include <cstdio>
-#include <cstring>
 #include <fstream>
-#include <sstream>
 #include <stdexcept>
 #include <string>
 #include <system_error>
 #include <vector>
 
-#include <fcntl.h>
-#include <poll.h>
-#include <spawn.h>
 #include <sys/resource.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "baton/baton.hpp"
 #include "kernel/build.hpp"
+#include "support/child.hpp"
 
 using namespace std::chrono_literals;
 using baton::Chan;
 using baton::WaitGroup;
-using Strings = std::vector<std::string>;
+using namespace child_process;
 
 namespace {
-
-constexpr const char* kReached = "child reached its end";
-
-struct Child {
-    int status = 0; ///< as waitpid has it
-    bool hung = false;
-    std::string output;
-
-    bool exited(int code) const { return WIFEXITED(status) && WEXITSTATUS(status) == code; }
-    bool has(const std::string& text) const { return output.find(text) != std::string::npos; }
-    /// What baton said, a line each; that a tier below the best is in force is said always.
-    Strings said() const {
-        Strings lines;
-        std::istringstream stream(output);
-        for (std::string line; std::getline(stream, line);) {
-            if (!line.starts_with("baton: ") && !line.starts_with("panic: ")) continue;
-            if (!line.starts_with("baton: assist tier is ")) lines.push_back(line);
-        }
-        return lines;
-    }
-};
-
-std::vector<char*> environment(Strings& variables) {
-    std::vector<char*> all;
-    for (std::string& variable : variables) all.push_back(variable.data());
-    for (char** entry = environ; *entry != nullptr; ++entry) {
-        if (std::strncmp(*entry, "BATON_", 6) == 0) continue;
-        if (std::strncmp(*entry, "GLIBC_TUNABLES=", 15) == 0) continue;
-        all.push_back(*entry);
-    }
-    all.push_back(nullptr);
-    return all;
-}
-
-Child run_child(const std::string& title, Strings variables = {},
-                std::chrono::milliseconds limit = 15s) {
-    const std::string filter = "--test-case=child: " + title;
-    const char* argv[] = {"child", filter.c_str(), "--no-skip", nullptr};
-    std::vector<char*> env = environment(variables);
-    int ends[2];
-    REQUIRE(pipe2(ends, O_CLOEXEC) == 0);
-    posix_spawn_file_actions_t actions;
-    posix_spawn_file_actions_init(&actions);
-    posix_spawn_file_actions_adddup2(&actions, ends[1], 1);
-    posix_spawn_file_actions_adddup2(&actions, ends[1], 2);
-    pid_t pid = 0;
-    const int error = posix_spawn(&pid, "/proc/self/exe", &actions, nullptr,
-                                  const_cast<char**>(argv), env.data());
-    posix_spawn_file_actions_destroy(&actions);
-    close(ends[1]);
-    REQUIRE(error == 0);
-
-    Child child;
-    const auto end = std::chrono::steady_clock::now() + limit;
-    for (;;) {
-        const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(
-            end - std::chrono::steady_clock::now());
-        pollfd pfd{ends[0], POLLIN, 0};
-        if (left.count() <= 0 || poll(&pfd, 1, static_cast<int>(left.count())) == 0) {
-            child.hung = true;
-            kill(pid, SIGKILL);
-            break;
-        }
-        char buffer[1024];
-        const ssize_t n = read(ends[0], buffer, sizeof buffer);
-        if (n <= 0) break;
-        child.output.append(buffer, static_cast<std::size_t>(n));
-    }
-    close(ends[0]);
-    REQUIRE(waitpid(pid, &child.status, 0) == pid);
-    return child;
-}
-
-/// The child must say so itself: a filter that matches nothing ends with status 0 as well.
-void reached() { std::fprintf(stderr, "%s\n", kReached); }
-
-void check_works(const Child& child) {
-    INFO(child.output);
-    CHECK(!child.hung);
-    CHECK(child.exited(0));
-    CHECK(child.has(kReached));
-}
-
-/// The child ends with `line` as its only one, and exit code 2.
-void check_dies(const std::string& title, const std::string& line, const Strings& variables = {}) {
-    const Child child = run_child(title, variables);
-    INFO(title << "\n" << child.output);
-    CHECK(!child.hung);
-    CHECK(child.exited(2));
-    CHECK(!child.has(kReached));
-    const Strings said = child.said();
-    REQUIRE(said.size() == 1);
-    CHECK(said[0].substr(0, line.size()) == line);
-}
 
 /// A little of everything; false if anything was lost.
 bool works(int procs = 0) {
@@ -334,18 +234,6 @@ TEST_CASE("child: sets procs in blocking" * doctest::skip()) {
     baton::run([] { baton::blocking([] { baton::set_max_procs(2); }); });
     reached();
 }
-TEST_CASE("child: waits on a plain thread" * doctest::skip()) {
-    WaitGroup wg;
-    wg.add(1);
-    wg.wait();
-    reached();
-}
-TEST_CASE("child: locks on a plain thread" * doctest::skip()) {
-    baton::Mutex mutex;
-    mutex.lock();
-    mutex.lock();
-    reached();
-}
 
 TEST_CASE("failures: a call that would park where it cannot ends the process and says where") {
     const std::string inside = " inside baton::blocking in goroutine 1: a goroutine has no "
@@ -355,10 +243,6 @@ TEST_CASE("failures: a call that would park where it cannot ends the process and
     check_dies("receives in blocking", "baton: Chan::recv" + inside);
     check_dies("locks in blocking", "baton: Mutex::lock" + inside);
     check_dies("sets procs in blocking", "baton: set_max_procs" + inside);
-    const std::string plain = " on a thread that is not a goroutine: call it inside baton::run or "
-                              "baton::go";
-    check_dies("waits on a plain thread", "baton: WaitGroup::wait" + plain);
-    check_dies("locks on a plain thread", "baton: Mutex::lock" + plain);
 }
 
 TEST_CASE("child: unlocks" * doctest::skip()) {

@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Any baton call may be made on any thread of the program. What does not park needs no M and no P:
+// Entry does nothing there, goready goes by the global queue. What parks needs something that can
+// stand in a wait queue: a G. So a plain thread has one of its own, made when it first waits. To
+// park it is to sleep on its futex, to ready it is to wake that.
+//
+//     foreign_park                              foreign_ready
+//     ------------                              -------------
+//     wake = 0
+//     unlockf: others can find the G            plain_wakes++
+//     plain_parks++                             wake = 1;  futex wake
+//     while wake == 0: futex wait               nothing but the futex is touched after this
+//
+// Nobody but who took the G off its queue readies it, and once, as with any G. The wake may come
+// before the sleep; then there is none. A futex wake that comes late, when the thread has gone on,
+// parked anew or ended and left its G to another, finds a word to look at again: G's are kept (I2).
+//
+// Rejected: the reference's way (needm, dropm): the thread takes an M from a list, waits for a P
+// like a goroutine back from a system call, runs as a locked goroutine and gives both back at the
+// end. It must, for its code runs on a goroutine's stack and allocates from its P. Here nothing but
+// scheduling needs a P, and a plain thread is scheduled by the kernel: waiting for a P would make
+// it queue behind goroutines for the right to send a value, keep them from running meanwhile, and
+// cost two passes through the scheduler where a thread-local read will do. There is no P to give up
+// at once, because there never is one.
+#include "runtime/foreign.hpp"
+
+#include <pthread.h>
+#include <unistd.h>
+
+#include <new>
+
+#include "kernel/futex.hpp"
+#include "kernel/syscall.hpp"
+#include "runtime/lock.hpp"
+#include "runtime/sched.hpp"
+
+namespace baton::rt {
+
+namespace {
+
+struct Foreign {
+    G g;
+    int tid = 0;             // 0: on the free list
+    Foreign* next = nullptr; // all there ever were
+};
+
+struct Pool {
+    Lock lock{Rank::kLeaf};
+    GList free;
+    Foreign* all = nullptr;
+};
+constinit Pool pool;
+
+constinit thread_local G* own_g = nullptr;
+
+Foreign* of(G* gp) { return reinterpret_cast<Foreign*>(gp); }
+
+void release(void* g) {
+    auto* gp = static_cast<G*>(g);
+    own_g = nullptr; // a later destructor of this thread's that waits takes another
+    LockGuard guard(pool.lock);
+    of(gp)->tid = 0;
+    pool.free.push(gp);
+}
+
+G* from_pool() {
+    LockGuard guard(pool.lock);
+    return pool.free.pop();
+}
+
+G* make() {
+    auto* f = new (std::nothrow) Foreign;
+    if (!f) fatal("no memory for a thread that waits");
+    f->g.foreign = true;
+    LockGuard guard(pool.lock);
+    f->next = pool.all;
+    pool.all = f;
+    return &f->g;
+}
+
+[[gnu::noinline, gnu::cold]] G* acquire() {
+    // A key, not a thread_local's destructor: it runs after those, which may wait in baton too.
+    static const pthread_key_t key = [] {
+        pthread_key_t k;
+        if (pthread_key_create(&k, release) != 0)
+            fatal("no pthread key left for the threads that wait");
+        return k;
+    }();
+    G* gp = from_pool();
+    if (!gp) gp = make();
+    {
+        LockGuard guard(pool.lock);
+        of(gp)->tid = static_cast<int>(kernel::raw_syscall(SYS_gettid));
+    }
+    gp->forks = forks;
+    pthread_setspecific(key, gp); // without memory for it the G is lost when the thread ends
+    own_g = gp;
+    return gp;
+}
+
+} // namespace
+
+G* foreign_g() noexcept {
+    G* gp = own_g;
+    return gp ? gp : acquire();
+}
+
+void foreign_park(UnlockFn unlockf, void* lock, WaitReason reason) {
+    constexpr auto kRelaxed = std::memory_order_relaxed;
+    G* gp = foreign_g();
+    gp->waitreason = reason;
+    gp->status.store(GStatus::kWaiting, kRelaxed); // relaxed: see G::status
+    gp->wake.store(0, kRelaxed);                   // relaxed: published by what unlockf does
+    if (!unlockf || unlockf(gp, lock)) {
+        sched.plain_parks.fetch_add(1, kSeqCst);
+        // acquire: pairs with the release in foreign_ready; what the waker wrote is seen.
+        while (gp->wake.load(std::memory_order_acquire) == 0)
+            (void)kernel::futex_wait(&gp->wake, 0);
+    }
+    gp->status.store(GStatus::kRunning, kRelaxed); // relaxed: see G::status
+}
+
+void foreign_ready(G* gp) {
+    sched.plain_wakes.fetch_add(1, kSeqCst);
+    gp->wake.store(1, std::memory_order_release); // release: pairs with foreign_park
+    kernel::futex_wake(&gp->wake, 1);
+}
+
+void foreign_forget() {
+    new (&pool) Pool;
+    own_g = nullptr;
+}
+
+void each_foreign(void (*visit)(int tid, WaitReason reason, void* arg), void* arg) {
+    LockGuard guard(pool.lock);
+    for (Foreign* f = pool.all; f; f = f->next) {
+        // relaxed: see G::status
+        const bool waits = f->g.status.load(std::memory_order_relaxed) == GStatus::kWaiting;
+        if (f->tid != 0 && waits) visit(f->tid, f->g.waitreason, arg);
+    }
+}
+
+} // namespace baton::rt

@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A process whose goroutines all sleep for ever says so and ends; one where anything can still come
+// does not. Each case in a process of its own.
+#include <doctest/doctest.h>
+
+#include <atomic>
+#include <chrono>
+#include <cstddef>
+#include <cstdio>
+#include <cstring>
+#include <ctime>
+#include <string>
+#include <thread>
+
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "baton/baton.hpp"
+#include "kernel/build.hpp"
+#include "support/child.hpp"
+
+using namespace child_process;
+using baton::Chan;
+using baton::WaitGroup;
+
+// Not static: its name is to be found on the stack.
+[[gnu::noinline]] void wait_in_here(const Chan<int>& c) {
+    (void)c.recv();
+    asm volatile(""); // no tail call
+}
+
+namespace {
+
+const Strings kTiers = {"BATON_ASSIST=probe", "BATON_ASSIST=understudy", "BATON_ASSIST=sysmon"};
+constexpr const char* kDeadlock = "fatal error: all goroutines are asleep - deadlock!\n";
+constexpr auto kLong = 500ms; // several looks of sysmon's
+
+void check_dead(const char* title, const std::string& tier) {
+#if defined(BATON_TSAN)
+    std::printf("skip: ThreadSanitizer has a thread of its own, of which nobody can know what it "
+                "wakes\n");
+    (void)title, (void)tier;
+#else
+    const Child child = run_child(title, {tier});
+    INFO(title << "\n" << child.output);
+    CHECK(!child.hung);
+    CHECK(child.exited(2));
+    CHECK(child.has(kDeadlock));
+    CHECK(!child.has(kReached));
+#endif
+}
+
+void check_alive(const char* title) {
+    for (const std::string& tier : kTiers) check_works(run_child(title, {tier}));
+}
+
+/// A goroutine that waits for ever, so that the question is asked at all.
+void leave_one_asleep() {
+    baton::run([] { baton::go([] { (void)Chan<int>().recv(); }); });
+}
+
+} // namespace
+
+// ---- where it is one ----
+
+TEST_CASE("child: all asleep" * doctest::skip()) {
+    baton::run([] {
+        Chan<int> a, b;
+        baton::Mutex mutex;
+        mutex.lock();
+        WaitGroup wg;
+        wg.go([=] { wait_in_here(a); });
+        wg.go([=] { b.send(1); });
+        wg.go([&] { mutex.lock(); });
+        wg.wait();
+    });
+    reached();
+}
+TEST_CASE("child: locked and asleep" * doctest::skip()) {
+    baton::run([] {
+        baton::lock_os_thread();
+        (void)Chan<int>().recv();
+    });
+    reached();
+}
+TEST_CASE("child: asleep after a timer" * doctest::skip()) {
+    baton::run([] {
+        baton::sleep_for(kLong);
+        (void)Chan<int>().recv();
+    });
+    reached();
+}
+TEST_CASE("child: asleep after a call" * doctest::skip()) {
+    baton::run([] {
+        baton::go([] { baton::blocking([] { ::usleep(300'000); }); });
+        (void)Chan<int>().recv();
+    });
+    reached();
+}
+TEST_CASE("child: asleep after a thread" * doctest::skip()) {
+    std::thread([] { std::this_thread::sleep_for(kLong); }).detach();
+    baton::run([] { (void)Chan<int>().recv(); });
+    reached();
+}
+
+TEST_CASE("deadlock: all goroutines asleep ends the process and shows each") {
+    for (const std::string& tier : kTiers) check_dead("all asleep", tier);
+#if !defined(BATON_TSAN)
+    const Child child = run_child("all asleep");
+    INFO(child.output);
+    CHECK(child.has(std::string(kDeadlock) + "\ngoroutine 1 [sync.WaitGroup.Wait]:\n"));
+    CHECK(child.has(" [sync.Mutex.Lock]:\n"));
+    CHECK(child.has(" [chan send]:\n"));
+    const std::size_t at = child.output.find(" [chan receive]:\n");
+    REQUIRE(at != std::string::npos);
+    const std::string first = child.output.substr(at + 17, child.output.find('\n', at + 17) - at);
+    CHECK(run_child("locked and asleep").has(" [chan receive, locked to thread]:\n"));
+    CHECK(first.find("wait_in_here(baton::Chan<int> const&)+0x") != std::string::npos);
+#endif
+}
+
+TEST_CASE("deadlock: found when the last timer, call or plain thread that could help is gone") {
+    for (const std::string& tier : kTiers) {
+        check_dead("asleep after a timer", tier);
+        check_dead("asleep after a call", tier);
+        check_dead("asleep after a thread", tier);
+        check_dead("locked and asleep", tier);
+    }
+}
+
+// ---- where it is none ----
+
+TEST_CASE("child: a timer to come" * doctest::skip()) {
+    baton::run([] {
+        Chan<int> c;
+        baton::go([=] {
+            baton::sleep_for(kLong);
+            c.send(1);
+        });
+        CHECK(c.recv() == 1);
+    });
+    reached();
+}
+TEST_CASE("child: a call to return" * doctest::skip()) {
+    baton::run([] {
+        Chan<int> c;
+        baton::go([=] {
+            baton::blocking([] { ::usleep(500'000); });
+            c.send(1);
+            timespec half{0, 500'000'000};
+            ::nanosleep(&half, nullptr); // unannounced
+            c.send(2);
+        });
+        CHECK(c.recv() == 1);
+        CHECK(c.recv() == 2);
+    });
+    reached();
+}
+TEST_CASE("child: a plain thread to send" * doctest::skip()) {
+    Chan<int> c(1);
+    std::thread sender([=] {
+        std::this_thread::sleep_for(kLong);
+        CHECK(c.try_send(1));
+    });
+    baton::run([=] { CHECK(c.recv() == 1); });
+    sender.join();
+    reached();
+}
+TEST_CASE("child: a connection to come" * doctest::skip()) {
+    const std::string name = "baton-deadlock-" + std::to_string(::getpid());
+    if (::fork() == 0) { // before the runtime starts
+        ::usleep(500'000);
+        sockaddr_un to{};
+        to.sun_family = AF_UNIX;
+        std::memcpy(to.sun_path + 1, name.data(), name.size());
+        const int fd = ::socket(AF_UNIX, SOCK_STREAM, 0);
+        const auto length =
+            static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + name.size());
+        ::_exit(::connect(fd, reinterpret_cast<sockaddr*>(&to), length) == 0 ? 0 : 1);
+    }
+    baton::run([&] {
+        baton::Listener listener = baton::Listener::listen("unix", "@" + name);
+        const baton::Conn conn = listener.accept();
+        CHECK(conn);
+    });
+    reached();
+}
+TEST_CASE("child: main goes on" * doctest::skip()) {
+    leave_one_asleep();
+    ::usleep(500'000); // outside run
+    reached();
+}
+TEST_CASE("child: threads come and go" * doctest::skip()) {
+    leave_one_asleep();
+    const auto end = std::chrono::steady_clock::now() + 3s;
+    for (int i = 0; std::chrono::steady_clock::now() < end; i++) {
+        std::thread one([] { baton::run([] {}); });
+        baton::run([i] {
+            Chan<int> c;
+            baton::go([=] { c.send(i); });
+            CHECK(c.recv() == i);
+        });
+        one.join();
+        if (i % 50 == 0) ::usleep(120'000);
+    }
+    reached();
+}
+
+TEST_CASE("deadlock: not while a timer, a call, a plain thread or the network can wake one") {
+    check_alive("a timer to come");
+    check_alive("a call to return");
+    check_alive("a plain thread to send");
+    check_alive("a connection to come");
+}
+
+TEST_CASE("deadlock: not while main is outside run, or threads come and go") {
+    check_alive("main goes on");
+    check_alive("threads come and go");
+}

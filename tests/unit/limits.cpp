@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// How many threads there may be, each case in a process of its own.
+#include <doctest/doctest.h>
+
+#include <atomic>
+#include <chrono>
+#include <stdexcept>
+#include <string>
+
+#include <unistd.h>
+
+#include "baton/baton.hpp"
+#include "kernel/build.hpp"
+#include "support/child.hpp"
+
+using namespace child_process;
+
+namespace {
+
+const Strings kTiers = {"BATON_ASSIST=probe", "BATON_ASSIST=understudy", "BATON_ASSIST=sysmon"};
+
+/// So many goroutines that each block their thread.
+void block_many(int goroutines) {
+    baton::run([=] {
+        baton::set_max_procs(4);
+        std::atomic<int> done{0};
+        baton::WaitGroup wg;
+        for (int i = 0; i < goroutines; i++) {
+            wg.go([&] {
+                baton::blocking([] { ::usleep(5000); });
+                baton::sleep_for(1ms);
+                done++;
+            });
+        }
+        wg.wait();
+        CHECK(done == goroutines);
+    });
+}
+
+/// One more may stand by at the probe's ring buffer.
+void check_peak(std::uint64_t limit) {
+    const baton::Stats s = baton::stats();
+    CHECK(s.threads_limit == limit);
+    CHECK(s.threads_peak <= limit + (baton::assist_tier() == baton::Assist::kProbe ? 1 : 0));
+    CHECK(s.threads_refused > 0);
+}
+
+} // namespace
+
+TEST_CASE("child: one thread does it" * doctest::skip()) {
+    block_many(20);
+    check_peak(1);
+    reached();
+}
+TEST_CASE("child: three threads do it" * doctest::skip()) {
+    block_many(60);
+    check_peak(3);
+    reached();
+}
+
+TEST_CASE("limits: at the limit work waits for a thread, and the process says so once") {
+    for (const std::string& tier : kTiers) {
+        for (const char* number : {"one thread does it", "three threads do it"}) {
+            const std::string n = number[0] == 'o' ? "1" : "3";
+            const Child child = run_child(number, {tier, "BATON_MAXTHREADS=" + n});
+            check_works(child);
+            INFO(child.output);
+            const Strings said = child.said();
+            REQUIRE(said.size() == 1);
+            CHECK(said[0] == "baton: " + n +
+                                 " threads are in use, as many as BATON_MAXTHREADS or "
+                                 "set_max_threads allows; work waits for one of them");
+        }
+    }
+}
+
+TEST_CASE("child: a lone thread" * doctest::skip()) {
+    baton::set_max_procs(4);
+#if defined(BATON_TSAN)
+    constexpr int kTimes = 2'000; // each makes a fiber
+#else
+    constexpr int kTimes = 30'000;
+#endif
+    int sum = 0;
+    for (int i = 0; i < kTimes; i++) sum += baton::run([] { return 1; });
+    for (int i = 0; i < 300; i++) {
+        baton::run([] { baton::sleep_for(50us); });
+        baton::run([] { baton::blocking([] { ::usleep(20); }); });
+    }
+    CHECK(sum == kTimes);
+    reached();
+}
+
+TEST_CASE("limits: work that comes while the only thread goes to sleep wakes it again") {
+    for (const std::string& tier : kTiers)
+        check_works(run_child("a lone thread", {tier, "BATON_MAXTHREADS=1"}));
+}
+
+TEST_CASE("child: limit set by call" * doctest::skip()) {
+    CHECK(baton::set_max_threads(2) == 10'000);
+    CHECK(baton::stats().threads_limit == 2);
+    block_many(20);
+    check_peak(2);
+    CHECK(baton::set_max_threads(500) == 2);
+    const std::uint64_t refused = baton::stats().threads_refused;
+    block_many(60);
+    CHECK(baton::stats().threads_refused == refused);
+    CHECK(baton::stats().threads_peak > 3);
+    reached();
+}
+
+TEST_CASE("limits: set_max_threads, before the start and while goroutines run") {
+    for (const std::string& tier : kTiers) check_works(run_child("limit set by call", {tier}));
+    CHECK_THROWS_AS(baton::set_max_threads(0), std::invalid_argument);
+    CHECK_THROWS_AS(baton::set_max_threads(16'384), std::invalid_argument);
+}
+
+TEST_CASE("limits: the reference's crash at the limit, for who wants it") {
+    for (const std::string& tier : kTiers) {
+        const Child child = run_child("three threads do it", {tier, "BATON_MAXTHREADS=3,crash"});
+        INFO(child.output);
+        CHECK(child.exited(2));
+        CHECK(child.has("baton: program exceeds 3-thread limit\nfatal error: thread exhaustion\n"));
+        CHECK(!child.has(kReached));
+    }
+}
+
+TEST_CASE("child: default limit" * doctest::skip()) {
+    block_many(1);
+    CHECK(baton::stats().threads_limit == 10'000);
+    CHECK(baton::stats().threads_refused == 0);
+    reached();
+}
+
+TEST_CASE("limits: a wrong BATON_MAXTHREADS costs one line and its default") {
+    for (const char* value : {"0", "x", "20000", "5,crush", "5,", ",crash"}) {
+        const Child child = run_child("default limit", {std::string("BATON_MAXTHREADS=") + value});
+        check_works(child);
+        INFO(child.output);
+        const Strings said = child.said();
+        REQUIRE(said.size() == 1);
+        CHECK(said[0].starts_with(std::string("baton: BATON_MAXTHREADS=") + value +
+                                  ": not a number from 1 to 16383"));
+    }
+    check_works(run_child("default limit"));
+}
