@@ -126,7 +126,9 @@ void lock_os_thread() noexcept;
 void unlock_os_thread() noexcept;
 
 /// The number of processors: how many goroutines run at once. The default is the number of CPUs
-/// this process may run on, bounded by its cgroup's quota; BATON_MAXPROCS overrides it.
+/// this process may run on, bounded by its cgroup's quota, and follows both within about a second
+/// when they change (an affinity mask that changes for the main thread alone is no change; the
+/// quota never makes it less than 2). BATON_MAXPROCS and set_max_procs fix it.
 [[nodiscard]] int max_procs() noexcept;
 
 /// Sets the number of processors, 1 to 1024, and returns the former one. Stops the world for the

@@ -4,6 +4,7 @@
 #include <csignal>
 #include <immintrin.h>
 #include <pthread.h>
+#include <sys/syscall.h>
 
 #include <cstdio>
 #include <vector>
@@ -12,6 +13,7 @@
 #include "kernel/cpus.hpp"
 #include "kernel/futex.hpp"
 #include "kernel/sched_class.hpp"
+#include "kernel/syscall.hpp"
 
 namespace baton::assist {
 
@@ -26,6 +28,7 @@ constinit Understudies understudies;
 
 void Understudies::prepare(std::uint32_t ncpu) {
     ncpu_ = ncpu;
+    started_ = false;
     cpus_ = new Cpu[ncpu];
 }
 
@@ -90,12 +93,42 @@ void* Understudies::thread_main(void* arg) {
     char name[16];
     std::snprintf(name, sizeof name, "baton/us%u", cpu);
     kernel::set_thread_name(name);
+    c->tid.store(static_cast<int>(kernel::raw_syscall(SYS_gettid)), kSeqCst);
     int err = kernel::pin_thread(static_cast<int>(cpu));
     if (err == 0) err = kernel::become_sched_idle();
     c->start.store(static_cast<std::uint32_t>(-err), kSeqCst);
     kernel::futex_wake(&c->start, 1);
     if (err == 0) understudies.run(cpu);
+    c->tid.store(0, kSeqCst);
+    c->armed.store(1, kSeqCst); // nobody there: nobody shall arm it
     return nullptr;
+}
+
+// 0 or -errno.
+int Understudies::start_thread(Cpu& c) noexcept {
+    c.start.store(Cpu::kPending, kSeqCst);
+    pthread_attr_t attr;
+    pthread_attr_init(&attr);
+    pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+    pthread_attr_setstacksize(&attr, 128 << 10);
+    pthread_t thread;
+    const int rc = -pthread_create(&thread, &attr, thread_main, &c);
+    pthread_attr_destroy(&attr);
+    return rc;
+}
+
+// Waits for no thread to come up: one in SCHED_IDLE may take its time.
+void Understudies::follow(const std::vector<int>& cpus) noexcept {
+    if (!started_) return;
+    for (const int cpu : cpus) {
+        if (static_cast<std::uint32_t>(cpu) >= ncpu_) continue;
+        Cpu& c = cpus_[cpu];
+        if (const int tid = c.tid.load(kSeqCst)) {
+            (void)kernel::pin_thread(cpu, tid); // whoever changed our mask may have changed its
+        } else {
+            (void)start_thread(c); // without one, as where there are no understudies
+        }
+    }
 }
 
 int Understudies::start(const Records& records, const UnderstudyHooks& hooks, bool by_probe) {
@@ -109,24 +142,15 @@ int Understudies::start(const Records& records, const UnderstudyHooks& hooks, bo
     for (int cpu : kernel::allowed_cpus()) {
         if (static_cast<std::uint32_t>(cpu) >= ncpu_) continue;
         Cpu& c = cpus_[cpu];
-        c.start.store(Cpu::kPending, kSeqCst);
-        pthread_attr_t attr;
-        pthread_attr_init(&attr);
-        pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-        pthread_attr_setstacksize(&attr, 128 << 10);
-        pthread_t thread;
-        rc = -pthread_create(&thread, &attr, thread_main, &c);
-        pthread_attr_destroy(&attr);
+        rc = start_thread(c);
         if (rc == 0) {
             while (c.start.load(kSeqCst) == Cpu::kPending)
                 (void)kernel::futex_wait(&c.start, Cpu::kPending);
             rc = -static_cast<int>(c.start.load(kSeqCst));
         }
-        if (rc != 0) {
-            c.armed.store(1, kSeqCst); // nobody there: nobody shall arm it
-            break;
-        }
+        if (rc != 0) break;
     }
+    started_ = rc == 0;
     pthread_sigmask(SIG_SETMASK, &old, nullptr);
     return rc;
 }

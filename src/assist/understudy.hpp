@@ -26,6 +26,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <vector>
 
 #include "assist/ownership.hpp"
 #include "assist/records.hpp"
@@ -39,6 +40,7 @@ struct alignas(64) Cpu {
     std::atomic<std::uint64_t> dozes{0};
     static constexpr std::uint32_t kPending = ~0u;
     std::atomic<std::uint32_t> start{kPending}; // how its thread came up: 0 or an errno
+    std::atomic<int> tid{0};                    // of the thread, 0 while there is none
 };
 
 /// What the runtime gives the understudies.
@@ -58,6 +60,10 @@ public:
     /// whatever is in a system call, as its M cannot be running while we are.
     [[nodiscard]] int start(const Records& records, const UnderstudyHooks& hooks, bool by_probe);
 
+    /// The process may use these CPUs from now on: each has an understudy, pinned there, if start
+    /// was called. Those of others stay, and are never armed.
+    void follow(const std::vector<int>& cpus) noexcept;
+
     /// Where nobody was started every CPU counts as armed, so that nobody tries to arm.
     [[nodiscard]] Cpu& cpu(std::uint32_t i) noexcept { return cpus_[i]; }
     [[nodiscard]] std::uint32_t ncpu() const noexcept { return ncpu_; }
@@ -67,6 +73,7 @@ public:
     void prepare(std::uint32_t ncpu);
 
 private:
+    static int start_thread(Cpu& c) noexcept;
     static void* thread_main(void* cpu);
     void run(std::uint32_t cpu) noexcept;
     bool look(std::uint32_t cpu, const Actor& me) noexcept;
@@ -77,6 +84,7 @@ private:
     bool by_probe_ = false;
     std::uint32_t ncpu_ = 0;
     Cpu* cpus_ = nullptr;
+    bool started_ = false;
 };
 
 /// The process's understudies. No destructor runs on them.

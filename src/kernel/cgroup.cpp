@@ -117,26 +117,12 @@ double limit_v1(const std::string& directory) {
                  read_text_file(directory + "/cpu.cfs_period_us"));
 }
 
-double least_limit(const std::string& root, const Mount& mount, bool v2, std::string_view path) {
-    std::string_view below;
-    // Not to be seen from here: what is mounted is all we have.
-    if (!path_below(path, mount.root, below)) below = "";
-    double least = kNoLimit;
-    for (;;) {
-        const std::string directory = root + mount.point + std::string(below);
-        least = std::min(least, v2 ? limit_v2(directory) : limit_v1(directory));
-        if (below.empty()) return least;
-        below = below.substr(0, below.rfind('/'));
-    }
-}
-
 } // namespace
 
-double cgroup_cpu_quota_under(const std::string& root) {
-    const std::string memberships = read_text_file(root + "/proc/self/cgroup");
-    const std::string mountinfo = read_text_file(root + "/proc/self/mountinfo");
-    double least = kNoLimit;
-    std::string_view rest = memberships;
+void CpuQuota::find_levels() {
+    levels_.clear();
+    const std::string mountinfo = read_text_file(root_ + "/proc/self/mountinfo");
+    std::string_view rest = memberships_;
     while (!rest.empty()) {
         // number:controllers:path, the path being free to have colons
         std::string_view path = next_field(rest, '\n');
@@ -145,10 +131,31 @@ double cgroup_cpu_quota_under(const std::string& root) {
         const bool v2 = id == "0" && controllers.empty();
         if (!v2 && !lists(controllers, "cpu")) continue;
         const Mount mount = find_mount(mountinfo, v2, path);
-        if (mount.found) least = std::min(least, least_limit(root, mount, v2, path));
+        if (!mount.found) continue;
+        std::string_view below;
+        // Not to be seen from here: what is mounted is all we have.
+        if (!path_below(path, mount.root, below)) below = "";
+        for (;;) {
+            levels_.push_back({root_ + mount.point + std::string(below), v2});
+            if (below.empty()) break;
+            below = below.substr(0, below.rfind('/'));
+        }
     }
+}
+
+double CpuQuota::read() {
+    std::string memberships = read_text_file(root_ + "/proc/self/cgroup");
+    if (memberships != memberships_) {
+        memberships_ = std::move(memberships);
+        find_levels();
+    }
+    double least = kNoLimit;
+    for (const Level& level : levels_)
+        least = std::min(least, level.v2 ? limit_v2(level.directory) : limit_v1(level.directory));
     return least;
 }
+
+double cgroup_cpu_quota_under(const std::string& root) { return CpuQuota(root).read(); }
 
 double cgroup_cpu_quota() { return cgroup_cpu_quota_under(""); }
 

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace baton::kernel {
@@ -32,6 +33,25 @@ namespace baton::kernel {
 
 /// The same with every path taken below `root`: root + "/proc/self/cgroup" and so on.
 [[nodiscard]] double cgroup_cpu_quota_under(const std::string& root);
+
+/// The same to be read again and again: where the limits lie is looked up only when the process
+/// has moved to another cgroup. For one thread.
+class CpuQuota {
+public:
+    explicit CpuQuota(std::string root = "") : root_(std::move(root)) {}
+    [[nodiscard]] double read();
+
+private:
+    struct Level {
+        std::string directory;
+        bool v2;
+    };
+    void find_levels();
+
+    std::string root_;
+    std::string memberships_; // /proc/self/cgroup as it was
+    std::vector<Level> levels_;
+};
 
 /// How many Ps that makes: as many as allowed CPUs, or as the quota rounded up when that is
 /// fewer, but a quota never makes it less than 2: with one P a collector, a timer or a netpoll

@@ -58,12 +58,13 @@ long long parse_number(const char* text) {
     return *end == '\0' && n < (1LL << 32) ? n << shift : -1;
 }
 
-int read_procs() {
+int read_procs(bool& fixed) {
     const int machine = std::min(kernel::default_procs(), static_cast<int>(kMaxP));
     const char* v = env("BATON_MAXPROCS");
     if (!v) return machine;
     const long long n = parse_number(v);
-    if (n >= 1 && n <= static_cast<long long>(kMaxP)) return static_cast<int>(n);
+    fixed = n >= 1 && n <= static_cast<long long>(kMaxP);
+    if (fixed) return static_cast<int>(n);
     warn("BATON_MAXPROCS=%s: not a number from 1 to %u; using %d", v, kMaxP, machine);
     return machine;
 }
@@ -195,7 +196,7 @@ void start() {
         pthread_sigmask(SIG_SETMASK, nullptr, &sched.sigmask);
         sched.ncpu = static_cast<std::uint32_t>(kernel::possible_cpus());
         sched.idle_ms = new IdleMs[sched.ncpu];
-        sched.cpus = new std::vector<int>(kernel::allowed_cpus());
+        sched.cpus.store(new std::vector<int>(kernel::allowed_cpus()), kSeqCst);
         assist::understudies.prepare(sched.ncpu);
     }
     const kernel::Features& f = kernel::features();
@@ -213,6 +214,7 @@ void start() {
     if (!newm(nullptr, false)) no_thread(EAGAIN);
     install_handlers();
     start_ps(initial_procs());
+    sched.procs_fixed.store(procs_wanted != 0 || config.procs_fixed, kSeqCst);
     start_understudies(config.assist, why);
     sched.need_spare.store(sched.tier != Assist::kSysmon, std::memory_order_seq_cst);
     say_tier(config.assist, std::move(why));
@@ -223,7 +225,9 @@ void start() {
 Config read_config() {
     static const Config config = [] {
         const ThreadLimit limit = read_threads();
-        return Config{read_procs(), read_stack(), read_assist(), limit.threads, limit.crash};
+        bool fixed = false;
+        const int procs = read_procs(fixed);
+        return Config{procs, fixed, read_stack(), read_assist(), limit.threads, limit.crash};
     }();
     return config;
 }

@@ -38,9 +38,10 @@ constexpr std::uint32_t kTryAgain = 32;   // and how often one is
 
 // A CPU to stay awake on, which no M with a P needs, and a chance that it is not for nothing.
 bool worth_watching(M* m) {
-    // relaxed: a guess, all of it.
+    // relaxed: a guess, all of it. acquire: pairs with the release in follow_cpus.
     const std::uint32_t busy = sched.gomaxprocs.load(kRelaxed) - npidle().load(kRelaxed);
-    if (busy >= sched.cpus->size() + nmspinning().load(kRelaxed)) return false;
+    if (busy >= sched.cpus.load(std::memory_order_acquire)->size() + nmspinning().load(kRelaxed))
+        return false;
     return m->vain_watches < kVain || ++m->vain_watches % kTryAgain == 0;
 }
 

@@ -218,7 +218,9 @@ M* mget_near(std::uint32_t cpu) {
 void unsteer(M* m) {
     if (!m->steered) return;
     m->steered = false;
-    (void)kernel::set_affinity(*sched.cpus, static_cast<int>(m->rec->tid));
+    // acquire: pairs with the store in follow_cpus.
+    const std::vector<int>& cpus = *sched.cpus.load(std::memory_order_acquire);
+    (void)kernel::set_affinity(cpus, static_cast<int>(m->rec->tid));
 }
 
 M* mget_far(std::uint32_t cpu) {

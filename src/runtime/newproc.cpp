@@ -3,10 +3,11 @@
 // Birth and death of Gs: newproc, the first frame, goexit, and the free lists.
 //
 // A G's callable lies on its own stack, just below the G: no allocation. Dead Gs are kept with
-// their stacks, on their P up to 64 and then, half of them, on the global list; they are never
-// freed.
+// their stacks, on their P up to 64 and then, half of them, on the global list. What lay there for
+// a whole second without being needed goes back to the system (gfscavenge), but for a few.
 #include <cxxabi.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <exception>
 #include <system_error>
@@ -25,16 +26,19 @@ namespace {
 
 constexpr std::uint32_t kGoidBatch = 16;
 constexpr std::uint32_t kGfreeMax = 64;
+constexpr std::uint32_t kGfreeKeep = 64; // of each global list the scavenger leaves so many
 std::uint32_t default_class = 0;
 
 G* gfget_odd(std::uint32_t cls) {
     LockGuard guard(sched.glock);
-    G** link = &sched.gfree_odd.head;
+    FreeGs& odd = sched.gfree_odd;
+    G** link = &odd.list.head;
     while (*link && (*link)->stack_class != cls) link = &(*link)->schedlink;
     G* gp = *link;
     if (!gp) return nullptr;
     *link = gp->schedlink;
-    sched.gfree_odd.n--;
+    odd.list.n--;
+    odd.note();
     return gp;
 }
 
@@ -45,7 +49,7 @@ G* gfget(P* p, std::uint32_t cls) {
     }
     LockGuard guard(sched.glock);
     G* gp = sched.gfree.pop();
-    while (p && p->gfree.n < kGfreeMax / 2 && !sched.gfree.empty())
+    while (p && p->gfree.n < kGfreeMax / 2 && !sched.gfree.list.empty())
         p->gfree.push(sched.gfree.pop());
     return gp;
 }
@@ -55,7 +59,7 @@ void gfput_odd(G* gp) {
     // What it has touched is given back.
     (void)kernel::discard(gp->stack_lo, stack_class_bytes(gp->stack_class) / 2);
     LockGuard guard(sched.glock);
-    sched.gfree_odd.push(gp);
+    sched.gfree_odd.list.push(gp);
 }
 
 void gfput(P* p, G* gp) {
@@ -65,13 +69,13 @@ void gfput(P* p, G* gp) {
     }
     if (!p) {
         LockGuard guard(sched.glock);
-        sched.gfree.push(gp);
+        sched.gfree.list.push(gp);
         return;
     }
     p->gfree.push(gp);
     if (p->gfree.n < kGfreeMax) return;
     LockGuard guard(sched.glock);
-    while (p->gfree.n > kGfreeMax / 2) sched.gfree.push(p->gfree.pop());
+    while (p->gfree.n > kGfreeMax / 2) sched.gfree.list.push(p->gfree.pop());
 }
 
 std::uint64_t next_goid(P* p) {
@@ -144,7 +148,48 @@ void goexit0(G* gp, M* m) {
 
 void gfpurge(P* p) {
     LockGuard guard(sched.glock);
-    while (G* gp = p->gfree.pop()) sched.gfree.push(gp);
+    while (G* gp = p->gfree.pop()) sched.gfree.list.push(gp);
+}
+
+Idle gfidle() {
+    LockGuard guard(sched.glock);
+    const FreeGs& usual = sched.gfree;
+    const FreeGs& odd = sched.gfree_odd;
+    if (usual.surplus + odd.surplus != 0) return Idle::kGiveBack;
+    return std::max(usual.list.n, odd.list.n) > kGfreeKeep ? Idle::kWait : Idle::kNothing;
+}
+
+void gfperiod(bool all) {
+    if (all) {
+        LockGuard guard(sched.lock); // idle Ps stay so
+        for (P* p = sched.pidle; p; p = p->link) gfpurge(p);
+    }
+    LockGuard guard(sched.glock);
+    for (FreeGs* f : {&sched.gfree, &sched.gfree_odd}) {
+        const std::uint32_t low = all ? f->list.n : f->low;
+        const std::uint32_t keep = all ? 0 : kGfreeKeep;
+        f->surplus = low > keep ? low - keep : 0;
+        f->low = f->list.n;
+    }
+}
+
+bool gfscavenge() {
+    FreeGs* f = nullptr;
+    G* gp = nullptr;
+    {
+        LockGuard guard(sched.glock);
+        for (FreeGs* list : {&sched.gfree, &sched.gfree_odd}) {
+            if (list->surplus != 0) f = list;
+        }
+        if (!f) return false;
+        f->surplus--;
+        gp = f->pop();
+    }
+    if (gp && !stackfree(gp)) {
+        LockGuard guard(sched.glock);
+        f->list.push(gp);
+    }
+    return true;
 }
 
 void set_default_stack(std::size_t bytes) { default_class = stack_class_for(bytes); }
@@ -185,7 +230,7 @@ void newproc_abandon(void* g) noexcept {
         return;
     }
     LockGuard guard(sched.glock);
-    sched.gfree.push(gp);
+    sched.gfree.list.push(gp);
 }
 
 void newproc_commit(void* g, void (*entry)(void*)) noexcept {

@@ -40,6 +40,22 @@ enum MOrder : std::uint32_t { kOrderNone, kOrderStandby, kOrderExit };
 /// Who moved a P from a blocked M to another, for the counters.
 enum class By : std::uint8_t { kUnderstudy, kScan, kRingbuf, kSysmon, kCount };
 
+/// Dead Gs that keep their stacks. Under sched.glock.
+struct FreeGs {
+    GList list;
+    std::uint32_t low = 0;     // the fewest there were in this period of the scavenger's
+    std::uint32_t surplus = 0; // as many, of the last period, as are still to be given back
+
+    G* pop() {
+        G* gp = list.pop();
+        note();
+        return gp;
+    }
+    void note() {
+        if (list.n < low) low = list.n;
+    }
+};
+
 /// Idle Ms last seen on one CPU: a lock-free stack of M slots through M::idlelink.
 struct alignas(64) IdleMs {
     std::atomic<std::uint64_t> head{0}; // {tag:48, slot:16}; the tag defeats ABA
@@ -76,8 +92,8 @@ struct Sched {
     std::atomic<bool> need_template{false};
 
     Lock glock{Rank::kAllg};
-    GList gfree;     // of the default stack size
-    GList gfree_odd; // of the others
+    FreeGs gfree;     // of the default stack size
+    FreeGs gfree_odd; // of the others
     std::atomic<std::uint64_t> goidgen{0};
     std::atomic<std::int64_t> ngoroutines{0};
 
@@ -101,8 +117,10 @@ struct Sched {
     std::atomic<std::uint64_t> plain_wakes{0};
     IdleMs* idle_ms = nullptr; // one per possible CPU
     sigset_t sigmask{}; // of the thread that started the runtime; every M gets it, whoever makes it
-    std::uint32_t ncpu = 0;                 // possible ones
-    const std::vector<int>* cpus = nullptr; // allowed ones, at the start
+    std::uint32_t ncpu = 0;                             // possible ones
+    std::atomic<const std::vector<int>*> cpus{nullptr}; // allowed ones; sysmon follows them
+    std::atomic<bool> procs_fixed{false};               // asked for, so no changes are followed
+    std::atomic<bool> following{false};                 // a goroutine is about to change it
 
     assist::Records records{};
     assist::Probe* probe = nullptr; // with the probe tier only
@@ -291,9 +309,20 @@ void start_the_world();
 void gcstopm(M* m);
 /// World stopped, or before the first M.
 void procresize(std::uint32_t n);
+/// For sysmon, when the machine offers another number of CPUs, or other ones.
+void follow_procs(std::uint32_t n);
+void follow_cpus(const std::vector<int>& cpus);
 
 // ---- newproc.cpp ----
 void gfpurge(P* p);
+/// What the scavenger (sysmon) has to do.
+enum class Idle : std::uint8_t { kNothing, kWait, kGiveBack };
+Idle gfidle();
+/// A period ends: the Gs that nobody needed throughout it are surplus; with `all`, all that nobody
+/// holds, those on idle Ps included.
+void gfperiod(bool all);
+/// Gives one surplus G back to the system. False: there is none.
+bool gfscavenge();
 
 // ---- limits.cpp ----
 /// May there be so many Ms?
@@ -316,6 +345,7 @@ bool checkdead();
 // ---- init.cpp ----
 struct Config {
     int procs;              // BATON_MAXPROCS, or what the machine offers
+    bool procs_fixed;       // the former
     std::size_t stack_size; // BATON_STACK
     int assist;             // BATON_ASSIST as int(Assist), -1 when unset
     std::uint32_t threads;  // BATON_MAXTHREADS

@@ -24,6 +24,9 @@ struct Slab {
     std::byte* start;
     std::byte* end;
     std::uint32_t cls;
+    // A bit for each slot that was given back; made with the first. Under the lock of the class.
+    std::uint64_t* free;
+    std::uint32_t nfree;
 };
 // Written under the lock of the class, read without one by the SIGSEGV handler.
 Slab slabs[kSlabsMax];
@@ -33,6 +36,8 @@ struct Class {
     Lock lock{Rank::kStack};
     std::byte* next = nullptr; // the rest of the newest slab
     std::byte* end = nullptr;
+    std::size_t first = 0; // no slab before this one has a slot that was given back
+    std::size_t nfree = 0;
 };
 Class classes[kStackClasses];
 Lock slabs_lock{Rank::kLeaf};
@@ -48,11 +53,36 @@ int grow(Class& c, std::uint32_t cls) {
         kernel::release(start, bytes);
         return ENOMEM;
     }
-    slabs[n] = {start, start + bytes, cls};
+    slabs[n] = {start, start + bytes, cls, nullptr, 0};
     nslabs.store(n + 1, std::memory_order_release); // release: pairs with guard_owner's acquire
     c.next = start;
     c.end = start + bytes;
     return 0;
+}
+
+// The slot given back that lies lowest, so that the others stay together; null if there is none.
+// The lock of the class is held.
+std::byte* take_freed(Class& c, std::uint32_t cls) {
+    if (c.nfree == 0) return nullptr;
+    (void)nslabs.load(std::memory_order_acquire); // acquire: slabs of other classes are read too
+    while (slabs[c.first].cls != cls || slabs[c.first].nfree == 0) c.first++;
+    Slab& s = slabs[c.first];
+    std::size_t word = 0;
+    while (s.free[word] == 0) word++;
+    const auto bit = static_cast<std::size_t>(std::countr_zero(s.free[word]));
+    s.free[word] &= s.free[word] - 1;
+    s.nfree--;
+    c.nfree--;
+    return s.start + (word * 64 + bit) * stack_class_bytes(cls);
+}
+
+// Null if none has it.
+Slab* slab_of(const std::byte* at) {
+    const std::size_t n = nslabs.load(std::memory_order_acquire); // acquire: pairs with grow
+    for (std::size_t i = 0; i < n; i++) {
+        if (at >= slabs[i].start && at < slabs[i].end) return &slabs[i];
+    }
+    return nullptr;
 }
 
 std::byte* g_address(std::byte* lo, std::size_t bytes) {
@@ -74,16 +104,21 @@ G* malg(std::uint32_t cls, int* error) noexcept {
     const std::size_t bytes = stack_class_bytes(cls);
     Class& c = classes[cls];
     std::byte* lo;
+    bool guarded = true;
     {
         LockGuard guard(c.lock);
-        if (c.next == c.end) {
-            *error = grow(c, cls);
-            if (*error) return nullptr;
+        lo = take_freed(c, cls);
+        if (!lo) {
+            if (c.next == c.end) {
+                *error = grow(c, cls);
+                if (*error) return nullptr;
+            }
+            lo = c.next;
+            c.next += bytes;
+            guarded = false;
         }
-        lo = c.next;
-        c.next += bytes;
     }
-    const int rc = kernel::install_guard(lo, kernel::page_size());
+    const int rc = guarded ? 0 : kernel::install_guard(lo, kernel::page_size());
     if (rc < 0) { // the slot is lost, 64 KiB of address space
         *error = -rc;
         return nullptr;
@@ -117,18 +152,39 @@ void each_g(void (*visit)(G* gp, void* arg), void* arg) {
     }
 }
 
+bool stackfree(G* gp) noexcept {
+    // acquire: pairs with the release of who took it out of a heap, and reads it no more.
+    if (gp->sleep_timer.heap.load(std::memory_order_acquire)) return false;
+    const std::uint32_t cls = gp->stack_class;
+    const std::size_t bytes = stack_class_bytes(cls);
+    std::byte* lo = gp->stack_lo - kernel::page_size();
+    Slab& s = *slab_of(lo);
+    Class& c = classes[cls];
+    const auto slots = static_cast<std::size_t>(s.end - s.start) / bytes;
+    const auto slot = static_cast<std::size_t>(lo - s.start) / bytes;
+    {
+        LockGuard guard(c.lock);
+        if (!s.free) s.free = new (std::nothrow) std::uint64_t[(slots + 63) / 64]();
+        if (!s.free) return false;
+    }
+    gp->~G();
+    (void)kernel::discard(lo + kernel::page_size(), bytes - kernel::page_size());
+    LockGuard guard(c.lock);
+    s.free[slot / 64] |= std::uint64_t{1} << slot % 64;
+    s.nfree++;
+    c.nfree++;
+    c.first = std::min(c.first, static_cast<std::size_t>(&s - slabs));
+    return true;
+}
+
 G* guard_owner(const void* addr) noexcept {
     auto* a = static_cast<const std::byte*>(addr);
-    const std::size_t n = nslabs.load(std::memory_order_acquire); // acquire: pairs with grow
-    for (std::size_t i = 0; i < n; i++) {
-        const Slab& s = slabs[i];
-        if (a < s.start || a >= s.end) continue;
-        const std::size_t bytes = stack_class_bytes(s.cls);
-        std::byte* lo = s.start + static_cast<std::size_t>(a - s.start) / bytes * bytes;
-        if (static_cast<std::size_t>(a - lo) >= kernel::page_size()) return nullptr;
-        return reinterpret_cast<G*>(g_address(lo, bytes));
-    }
-    return nullptr;
+    const Slab* s = slab_of(a);
+    if (!s) return nullptr;
+    const std::size_t bytes = stack_class_bytes(s->cls);
+    std::byte* lo = s->start + static_cast<std::size_t>(a - s->start) / bytes * bytes;
+    if (static_cast<std::size_t>(a - lo) >= kernel::page_size()) return nullptr;
+    return reinterpret_cast<G*>(g_address(lo, bytes));
 }
 
 void stacks_forget() {

@@ -9,7 +9,8 @@
 // The colour (0 to 15 cache lines, by slot) keeps the hot lines of many Gs from the same L1 sets.
 //
 // Threads: any. Locks: a leaf lock per size class.
-// Invariants: I1 a slot's memory is never unmapped; a dead G stays a G and is used again.
+// Invariants: I1 a slot's address is never unmapped, nor given to another size; a dead G stays a G
+// and is used again, until stackfree gives its memory back (newproc.cpp, the scavenger).
 #pragma once
 
 #include <cstddef>
@@ -28,6 +29,10 @@ std::size_t stack_class_bytes(std::uint32_t cls) noexcept;
 
 /// A new G with a stack of class `cls`; null and *error = errno when the kernel refuses memory.
 G* malg(std::uint32_t cls, int* error) noexcept;
+
+/// Gives a dead G back, with its whole slot but for the guard page; the slot is used again. False,
+/// and nothing done, while a timer's heap still names the G, or without memory for the note.
+bool stackfree(G* gp) noexcept;
 
 /// Where gp's stack begins: just below the G.
 inline std::byte* stack_top(G* gp) { return reinterpret_cast<std::byte*>(gp); }

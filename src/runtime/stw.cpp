@@ -6,6 +6,8 @@
 // its next pass through the scheduler; idle Ps and those in the kernel are taken here. stopwait
 // counts those still out.
 #include <stdexcept>
+#include <system_error>
+#include <vector>
 
 #include "baton/run.hpp"
 #include "kernel/clock.hpp"
@@ -150,6 +152,35 @@ void start_the_world() {
     semrelease(&sched.worldsema);
 }
 
+// By a goroutine, as only who has a P may stop the world. With no stack to be had, at the next
+// look.
+void follow_procs(std::uint32_t n) {
+    if (n == sched.gomaxprocs.load(kRelaxed) || // relaxed: a look at what only changes by us
+        sched.following.exchange(true, kSeqCst))
+        return;
+    try {
+        go([n] {
+            Entry entry;
+            stop_the_world();
+            // relaxed: who fixes the number stops the world next, if we were first.
+            if (!sched.procs_fixed.load(kRelaxed)) procresize(n);
+            start_the_world();
+            sched.following.store(false, kSeqCst);
+        });
+    } catch (const std::system_error&) {
+        sched.following.store(false, kSeqCst);
+    }
+}
+
+void follow_cpus(const std::vector<int>& cpus) {
+    // The former set stays: an M may just be reading it. Changes are few.
+    static auto& sets = *new std::vector<const std::vector<int>*>;
+    sets.push_back(new std::vector<int>(cpus));
+    // release: pairs with unsteer.
+    sched.cpus.store(sets.back(), std::memory_order_release);
+    assist::understudies.follow(cpus);
+}
+
 } // namespace baton::rt
 
 namespace baton {
@@ -172,6 +203,7 @@ int set_max_procs(int n) {
     if (!rt::getm_or_null()) return run([n] { return set_max_procs(n); });
     rt::must_park("set_max_procs");
     rt::EntryWithP entry;
+    rt::sched.procs_fixed.store(true, std::memory_order_seq_cst);
     rt::stop_the_world();
     const int old = max_procs();
     rt::procresize(static_cast<std::uint32_t>(n));

@@ -173,7 +173,7 @@ void leave_runtime_slow() noexcept {
         const std::uint32_t cpu = current_cpu(m);
         if (assist::understudies.cpu(cpu).armed.load(std::memory_order_relaxed) == 0 &&
             !arm(m->p, cpu))
-            m->p->attention.fetch_and(~kAttnArm, std::memory_order_relaxed);
+            m->p->attention.fetch_and(~kAttnArm, std::memory_order_relaxed); // relaxed: as above
     }
     if (what & kAttnSchedule) {
         const int saved = thread_errno();

@@ -9,12 +9,16 @@
 //   template   Ms for locked threads, whose signal mask, CPUs and priority they must not inherit
 //   trim       idle Ms that were not needed for a while leave
 //   deadlock   when nothing will ever run again the process ends and says why
+//   scavenge   so do dead Gs with their stacks: 1 % of a CPU at most, 10 % when all Ps are idle
+//   follow     the CPUs we may use have changed, or our cgroup's quota
 //
 // It sleeps 20 us to 10 ms between rounds, as the reference's; with the probe it starts at 1 ms, as
 // blocks are announced. When all Ps are idle it sleeps longer (deep_sleep).
 #include <algorithm>
+#include <vector>
 
 #include "kernel/clock.hpp"
+#include "kernel/cpus.hpp"
 #include "kernel/futex.hpp"
 #include "runtime/netpoll.hpp"
 #include "runtime/sched.hpp"
@@ -30,6 +34,10 @@ constexpr std::int64_t kProbeGraceNs = 200'000; // what understudy and ring buff
 constexpr std::int64_t kTrimPeriodNs = 1'000'000'000;
 constexpr int kTrimWindow = 10; // rounds of kTrimPeriodNs an M must have been idle
 constexpr int kTrimAtOnce = 16;
+constexpr std::int64_t kScavengePeriodNs = 1'000'000'000;
+constexpr std::int64_t kScavengeForceNs = 120'000'000'000;
+constexpr std::int64_t kScavengeAtOnceNs = 100'000;
+constexpr std::int64_t kFollowPeriodNs = 1'000'000'000;
 
 /// What was seen of a P at the last look.
 struct Seen {
@@ -53,6 +61,8 @@ private:
     static bool long_in_kernel(P* p, Seen& s, assist::Word w, std::int64_t now);
     bool spare();
     void trim(std::int64_t now);
+    void scavenge(std::int64_t now);
+    void follow(std::int64_t now);
 
     M* m_;
     Seen seen_[kMaxP];
@@ -61,6 +71,11 @@ private:
     std::int64_t trim_when_ = 0;
     std::uint32_t trim_low_[kTrimWindow] = {};
     int trim_at_ = 0;
+    std::int64_t scavenge_when_ = 0;
+    std::int64_t scavenge_period_ = 0;
+    std::int64_t scavenge_force_ = kernel::nanotime() + kScavengeForceNs;
+    std::int64_t follow_when_ = kernel::nanotime() + kFollowPeriodNs;
+    kernel::CpuQuota quota_;
     bool note_came_ = false;
     bool look_again_ = false; // a wanted P was seen in the kernel for the first time
 };
@@ -80,6 +95,8 @@ void Sysmon::run() {
         poll(now);
         idle_rounds_ = retake(now, asked) ? 0 : idle_rounds_ + 1;
         trim(now);
+        scavenge(now);
+        follow(now);
         if (sched.probe && !sched.has_standby.load(kRelaxed)) appoint_standby(); // relaxed: a hint
         if (m_to_be_had()) heed_mwanted();
         // Work in the global queue and a P nobody could be started for (a refused thread).
@@ -125,14 +142,17 @@ bool Sysmon::deep_sleep() {
     if (on_call) sched.sysmonwait.store(true, kSeqCst);
     // seq_cst: pidleget lowers npidle and then looks at sysmonwait; we look the other way round.
     const bool idle = npidle().load(kSeqCst) == procs && !m_wanted();
-    // Idle Ms are trimmed even so: a look a second as long as there are too many.
-    const bool many = sched.midle.load(kRelaxed) > 2 * procs + 2; // relaxed: a hint
+    // Idle Ms and Gs are trimmed even so: a look a second as long as there are too many.
+    const Idle gs = gfidle();
+    const bool many = sched.midle.load(kRelaxed) > 2 * procs + 2 || // relaxed: a hint
+                      gs != Idle::kNothing;
     std::int64_t until = kernel::kForever;
     if (!on_call || asleep) {
         until = kernel::nanotime() + kIdleDelayNs;
     } else if (many) {
         until = kernel::nanotime() + kTrimPeriodNs;
     }
+    if (gs == Idle::kGiveBack) until = std::min(until, scavenge_when_);
     if (idle) (void)kernel::futex_wait(&sched.sysmonnote, seq, until);
     sched.sysmonwait.store(false, kSeqCst);
     return idle;
@@ -237,6 +257,32 @@ void Sysmon::trim(std::int64_t now) {
     }
     trim_at_ = (trim_at_ + 1) % kTrimWindow;
     trim_low_[trim_at_] = sched.midle.load(kRelaxed); // relaxed: a rough measure
+}
+
+void Sysmon::scavenge(std::int64_t now) {
+    if (now >= scavenge_period_) {
+        const bool force = now >= scavenge_force_;
+        if (force) scavenge_force_ = now + kScavengeForceNs;
+        gfperiod(force);
+        scavenge_period_ = now + kScavengePeriodNs;
+    }
+    if (now < scavenge_when_) return;
+    std::int64_t spent = 0;
+    while (spent < kScavengeAtOnceNs && gfscavenge()) spent = kernel::nanotime() - now;
+    const bool idle = npidle().load(kRelaxed) == sched.gomaxprocs.load(kRelaxed); // relaxed: a hint
+    scavenge_when_ = now + spent * (idle ? 10 : 100);
+}
+
+// Our own mask stands for the process's: we are never bound to a CPU by ourselves.
+void Sysmon::follow(std::int64_t now) {
+    if (now < follow_when_) return;
+    follow_when_ = now + kFollowPeriodNs;
+    std::vector<int> cpus = kernel::allowed_cpus();
+    if (cpus.empty()) return;
+    if (cpus != *sched.cpus.load(kRelaxed)) follow_cpus(cpus); // relaxed: only we change it
+    if (sched.procs_fixed.load(kRelaxed)) return; // relaxed: looked at again with the world stopped
+    const int n = kernel::procs_for(static_cast<int>(cpus.size()), quota_.read());
+    follow_procs(std::min(static_cast<std::uint32_t>(n), kMaxP));
 }
 
 } // namespace

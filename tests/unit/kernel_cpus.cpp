@@ -42,6 +42,7 @@ public:
         file(directory + "/cpu.cfs_period_us", std::string(period) + "\n");
     }
     double quota() const { return cgroup_cpu_quota_under(path_); }
+    const std::string& path() const { return path_; }
 
 private:
     std::string path_;
@@ -188,4 +189,21 @@ TEST_CASE("kernel quota: paths with spaces and colons") {
     root.file("/proc/self/mountinfo", "30 23 0:26 / /cg\\040two rw - cgroup2 cgroup2 rw\n");
     root.file("/cg two/a:b/cpu.max", "70000 10000\n");
     CHECK(root.quota() == doctest::Approx(7));
+}
+
+TEST_CASE("kernel quota: one that is read again and again follows changes and moves") {
+    const FakeRoot root;
+    CpuQuota quota(root.path());
+    CHECK(quota.read() == kNoLimit);
+    root.file("/proc/self/mountinfo", std::string(kV2Mount) + kV1Mount);
+    root.file("/proc/self/cgroup", "0::/a\n");
+    root.file("/sys/fs/cgroup/a/cpu.max", "150000 100000\n");
+    CHECK(quota.read() == doctest::Approx(1.5));
+    root.file("/sys/fs/cgroup/a/cpu.max", "400000 100000\n");
+    CHECK(quota.read() == doctest::Approx(4));
+    root.file("/sys/fs/cgroup/b/cpu.max", "700000 100000\n");
+    root.file("/proc/self/cgroup", "0::/b\n");
+    CHECK(quota.read() == doctest::Approx(7));
+    root.file("/sys/fs/cgroup/b/cpu.max", "max 100000\n");
+    CHECK(quota.read() == kNoLimit);
 }

@@ -1,0 +1,322 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The number of processors while goroutines run: set to anything, and following what the machine
+// offers: the affinity mask and the cgroup's quota.
+// run: tiers
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <functional>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include <dirent.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "baton/baton.hpp"
+#include "kernel/build.hpp"
+#include "kernel/cpus.hpp"
+#include "runtime/sched.hpp"
+#include "support/child.hpp"
+
+using namespace std::chrono_literals;
+using namespace child_process;
+using namespace baton;
+using Clock = std::chrono::steady_clock;
+
+namespace {
+
+Strings tier() {
+    const char* assist = std::getenv("BATON_ASSIST");
+    return {std::string("BATON_ASSIST=") + (assist ? assist : "")};
+}
+
+/// Goroutines of every kind, each counting its rounds, until told to end.
+class Load {
+public:
+    Load() {
+        for (int i = 0; i < kEach; i++) {
+            start(0, [] { yield(); });
+            start(1, [] { blocking([] { usleep(200); }); });
+            start(2, [] { sleep_for(100us); });
+            start(3, [this] {
+                WaitGroup few;
+                for (int n = 0; n < 10; n++) few.go([this] { spawned_.fetch_add(1); });
+                few.wait();
+                expected_.fetch_add(10);
+            });
+            start(4, [this] {
+                std::lock_guard guard(mutex_);
+                yield();
+                guarded_++;
+            });
+            start(5, [this] { channel_.send(1); });
+            start(6, [this] {
+                if (!channel_.recv()) sleep_for(1ms);
+            });
+        }
+    }
+    /// Ends them; true if every kind went on to the end and nothing was lost.
+    bool end() {
+        stop_.store(true);
+        channel_.close();
+        wg_.wait();
+        bool well = spawned_.load() == expected_.load() && guarded_ == rounds_[4].load();
+        for (const auto& n : rounds_) well = well && n.load() > 0;
+        return well;
+    }
+    /// Each kind has gone round once more.
+    void lap() {
+        long before[kKinds];
+        for (int k = 0; k < kKinds; k++) before[k] = rounds_[k].load();
+        for (int k = 0; k < kKinds; k++) {
+            while (rounds_[k].load() == before[k]) yield();
+        }
+    }
+
+private:
+    static constexpr int kKinds = 7;
+    static constexpr int kEach = 6;
+
+    template <class F>
+    void start(int kind, F f) {
+        wg_.go([this, kind, f] {
+            try {
+                while (!stop_.load()) {
+                    f();
+                    rounds_[kind].fetch_add(1);
+                }
+            } catch (const ChanClosed&) {
+            }
+        });
+    }
+    std::atomic<bool> stop_{false};
+    std::atomic<long> rounds_[kKinds] = {};
+    std::atomic<long> spawned_{0}, expected_{0};
+    long guarded_ = 0;
+    Mutex mutex_;
+    Chan<int> channel_{4};
+    WaitGroup wg_;
+};
+
+bool eventually(const std::function<bool()>& f) {
+    for (const auto end = Clock::now() + 10s; !f();) {
+        if (Clock::now() > end) return false;
+        std::this_thread::sleep_for(5ms);
+    }
+    return true;
+}
+
+/// What `taskset -a -p` does.
+void set_mask(const std::vector<int>& cpus) {
+    DIR* dir = opendir("/proc/self/task");
+    while (const dirent* entry = readdir(dir)) {
+        if (entry->d_name[0] != '.') (void)kernel::set_affinity(cpus, std::atoi(entry->d_name));
+    }
+    closedir(dir);
+}
+
+} // namespace
+
+TEST_CASE("procresize: from 1 to 1024 and back, under load of every kind") {
+    baton::run([] {
+        Load load;
+        const int steps[] = {1, 1024, 1, 2, 1023, 3, 512, 64, 1024, 2, 1, 16};
+        for (const int n : steps) {
+            set_max_procs(n);
+            CHECK(max_procs() == n);
+            load.lap();
+        }
+        std::uint32_t random = 12345;
+        for (int i = 0; i < 100; i++) {
+            random = random * 1664525 + 1013904223;
+            set_max_procs(static_cast<int>(random >> 16) % (i % 10 ? 8 : 1024) + 1);
+            if (i % 10 == 0) load.lap();
+        }
+        set_max_procs(2);
+        CHECK(load.end());
+    });
+    CHECK(eventually([] { return stats().goroutines == 0; }));
+}
+
+TEST_CASE("procresize: several goroutines may change it at once, and timers go with it") {
+    baton::run([] {
+        WaitGroup wg;
+        std::atomic<int> late{0};
+        for (int i = 0; i < 50; i++) {
+            wg.go([&] {
+                for (int n = 0; n < 20; n++) {
+                    const auto start = Clock::now();
+                    sleep_for(5ms);
+                    if (Clock::now() - start > 2s) late.fetch_add(1);
+                }
+            });
+        }
+        for (int i = 0; i < 4; i++) {
+            wg.go([i] {
+                for (int n = 0; n < 50; n++) {
+                    set_max_procs(1 + (n * 7 + i * 3) % 40);
+                    sleep_for(1ms);
+                }
+            });
+        }
+        wg.wait();
+        CHECK(late.load() == 0);
+        set_max_procs(2);
+    });
+}
+
+// ---- following ----
+
+TEST_CASE("child: follows the mask" * doctest::skip()) {
+    const std::vector<int> all = kernel::allowed_cpus();
+    const int machine = static_cast<int>(all.size());
+    std::atomic<bool> stop{false};
+    std::atomic<bool> well{false};
+    REQUIRE(max_procs() == kernel::default_procs());
+    std::thread runner([&] {
+        baton::run([&] {
+            Load load;
+            while (!stop.load()) sleep_for(1ms);
+            well.store(load.end());
+        });
+    });
+    for (int i = 0; i < 2; i++) {
+        set_mask({all.back()});
+        CHECK(eventually([] { return max_procs() == 1; }));
+        set_mask(all);
+        CHECK(
+            eventually([&] { return max_procs() == std::min(machine, kernel::default_procs()); }));
+    }
+    if (assist_tier() != Assist::kSysmon) { // the understudies are where they belong again
+        CHECK(eventually([&] {
+            int pinned = 0;
+            DIR* dir = opendir("/proc/self/task");
+            while (const dirent* entry = readdir(dir)) {
+                const std::string path = std::string("/proc/self/task/") + entry->d_name;
+                std::string name, line;
+                std::getline(std::ifstream(path + "/comm") >> std::ws, name);
+                if (!name.starts_with("baton/us")) continue;
+                std::ifstream status(path + "/status");
+                while (std::getline(status, line)) {
+                    if (line == "Cpus_allowed_list:\t" + name.substr(8)) pinned++;
+                }
+            }
+            closedir(dir);
+            return pinned == machine;
+        }));
+    }
+    stop.store(true);
+    runner.join();
+    CHECK(well.load());
+    baton::run([] { set_max_procs(3); }); // from here on it is fixed
+    set_mask({all.front()});
+    std::this_thread::sleep_for(2500ms);
+    CHECK(max_procs() == 3);
+    reached();
+}
+TEST_CASE(
+    "procresize: a changed affinity mask changes the number of processors, unless it is set") {
+    if (kernel::allowed_cpus().size() < 2) {
+        std::printf("skip: one CPU: no mask to change\n");
+        return;
+    }
+    check_works(run_child("follows the mask", tier(), 60s));
+    Strings fixed = tier();
+    fixed.push_back("BATON_MAXPROCS=5");
+    check_works(run_child("is fixed", fixed));
+}
+TEST_CASE("child: is fixed" * doctest::skip()) {
+    baton::run([] {});
+    set_mask({kernel::allowed_cpus().front()});
+    std::this_thread::sleep_for(2500ms);
+    CHECK(max_procs() == 5);
+    reached();
+}
+
+namespace {
+
+/// A cgroup of version 1 for this process, or none.
+class Cgroup {
+public:
+    Cgroup() {
+        const std::string path = "/sys/fs/cgroup/cpu/baton-test-" + std::to_string(getpid());
+        if (mkdir(path.c_str(), 0755) != 0) return;
+        path_ = path;
+        if (!write("cgroup.procs", std::to_string(getpid()))) leave();
+    }
+    ~Cgroup() { leave(); }
+    bool usable() const { return !path_.empty(); }
+    bool write(const std::string& file, const std::string& text) const {
+        std::ofstream out(path_ + "/" + file);
+        out << text << std::flush;
+        return out.good();
+    }
+
+private:
+    void leave() {
+        if (path_.empty()) return;
+        std::ofstream("/sys/fs/cgroup/cpu/cgroup.procs") << getpid() << std::flush;
+        rmdir(path_.c_str());
+        path_.clear();
+    }
+    std::string path_;
+};
+
+} // namespace
+
+TEST_CASE("child: follows the quota" * doctest::skip()) {
+    kernel::CpuQuota quota;
+    const double before = quota.read();
+    const int machine = max_procs();
+    {
+        const Cgroup group;
+        if (!group.usable()) {
+            std::printf("skip: no writable cgroup of version 1 with the cpu controller\n");
+            reached();
+            return;
+        }
+        std::atomic<bool> stop{false};
+        std::thread runner([&] {
+            baton::run([&] {
+                Load load;
+                while (!stop.load()) sleep_for(1ms);
+                CHECK(load.end());
+            });
+        });
+        CHECK(quota.read() == before);
+        REQUIRE(group.write("cpu.cfs_quota_us", "150000"));
+        CHECK(quota.read() == doctest::Approx(std::min(before, 1.5)));
+        // Two at least: only a larger machine sees a difference.
+        CHECK(eventually([&] { return max_procs() == std::min(machine, 2); }));
+        REQUIRE(group.write("cpu.cfs_quota_us", "300000"));
+        CHECK(quota.read() == doctest::Approx(std::min(before, 3.0)));
+        CHECK(eventually([&] { return max_procs() == std::min(machine, 3); }));
+        REQUIRE(group.write("cpu.cfs_quota_us", "-1"));
+        CHECK(quota.read() == before);
+        CHECK(eventually([&] { return max_procs() == machine; }));
+        // Whatever it has become, the next look puts it right.
+        rt::follow_procs(7);
+        CHECK(eventually([&] { return max_procs() == 7; }));
+        CHECK(eventually([&] { return max_procs() == machine; }));
+        stop.store(true);
+        runner.join();
+    }
+    CHECK(quota.read() == before);
+    if (machine < 3) std::printf("skip: two CPUs: a quota changes nothing there\n");
+    reached();
+}
+TEST_CASE("procresize: a changed cgroup quota changes the number of processors") {
+    const Child child = run_child("follows the quota", tier(), 60s);
+    check_works(child);
+    const std::size_t at = child.output.find("skip: ");
+    if (at != std::string::npos) std::printf("%s", child.output.substr(at).c_str());
+}

@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The memory of goroutines that have ended goes back to the system, in the background.
+// run: tiers
+#include <doctest/doctest.h>
+
+#include <atomic>
+#include <chrono>
+#include <cstdio>
+#include <cstring>
+#include <fstream>
+#include <string>
+#include <thread>
+
+#include <unistd.h>
+
+#include "baton/baton.hpp"
+#include "kernel/build.hpp"
+#include "runtime/sched.hpp"
+#include "runtime/stack.hpp"
+
+using namespace std::chrono_literals;
+using namespace baton;
+using Clock = std::chrono::steady_clock;
+
+namespace {
+
+constexpr long kMiB = 1 << 20;
+
+long rss() {
+    long size = 0, resident = 0;
+    std::ifstream("/proc/self/statm") >> size >> resident;
+    return resident * getpagesize();
+}
+
+long available() {
+    std::ifstream info("/proc/meminfo");
+    for (std::string word; info >> word;) {
+        long kib = 0;
+        if (word == "MemAvailable:" && info >> kib) return kib * 1024;
+    }
+    return 0;
+}
+
+[[gnu::noinline]] void touch(std::size_t bytes) {
+    char frame[256];
+    std::memset(frame, 1, sizeof frame);
+    asm volatile("" : : "r"(frame) : "memory");
+    if (bytes > sizeof frame) touch(bytes - sizeof frame);
+    asm volatile("" : : "r"(frame) : "memory");
+}
+
+/// So many at once, each using so much of its stack; the most memory that was resident.
+long burst(int goroutines, std::size_t bytes, std::size_t stack = 0) {
+    long most = 0;
+    baton::run([&] {
+        Chan<int> gate;
+        WaitGroup wg;
+        for (int i = 0; i < goroutines; i++) {
+            wg.add(1);
+            baton::go({.stack_bytes = stack}, [&, gate] {
+                touch(bytes);
+                (void)gate.recv();
+                wg.done();
+            });
+        }
+        while (stats().goroutines < static_cast<std::uint64_t>(goroutines) + 1) yield();
+        for (int i = 0; i < 3; i++) sleep_for(20ms);
+        most = rss();
+        gate.close();
+        wg.wait();
+    });
+    return most;
+}
+
+/// How long until no more than so much is resident; -1 when it takes over a minute.
+double seconds_until(long bytes) {
+    const auto start = Clock::now();
+    while (rss() > bytes) {
+        if (Clock::now() - start > 60s) return -1;
+        std::this_thread::sleep_for(10ms);
+    }
+    return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+} // namespace
+
+TEST_CASE("scavenge: after a burst of goroutines the memory is back within a minute") {
+#if defined(BATON_ASAN) || defined(BATON_TSAN)
+    std::printf("skip: a sanitizer's shadow memory counts as ours, and stays\n");
+#else
+    int goroutines = 200'000;
+    constexpr std::size_t kTouched = 8 << 10;
+    if (available() < long{goroutines} * 16'384 + 1024 * kMiB) {
+        goroutines = 20'000;
+        std::printf("skip: no memory for 200,000 goroutines, 20,000 instead\n");
+    }
+    burst(100, kTouched); // threads, caches
+    const long start = rss();
+    const long most = burst(goroutines, kTouched);
+    const double seconds = seconds_until(start + start / 10 + 8 * kMiB);
+    std::printf("%d goroutines: %ld MiB, %ld MiB, %ld MiB after %.1f s\n", goroutines, start / kMiB,
+                most / kMiB, rss() / kMiB, seconds);
+    CHECK(most > start + long{goroutines} * static_cast<long>(kTouched));
+    CHECK(seconds >= 0);
+    CHECK(burst(goroutines / 10, kTouched) > start); // and all of it can be used again
+#endif
+}
+
+TEST_CASE("scavenge: stacks of other sizes go back too, and what is in use stays") {
+#if defined(BATON_ASAN) || defined(BATON_TSAN)
+    std::printf("skip: a sanitizer's shadow memory counts as ours, and stays\n");
+#else
+    const long start = rss();
+    const long most = burst(20'000, 8 << 10, 128 << 10);
+    CHECK(most > start + 20'000L * (8 << 10));
+    CHECK(seconds_until(start + start / 10 + 8 * kMiB) >= 0);
+#endif
+    // A steady to and fro needs its stacks every time: they are the ones that stay.
+    std::atomic<int> wrong{0};
+    baton::run([&] {
+        for (const auto end = Clock::now() + 2500ms; Clock::now() < end;) {
+            WaitGroup wg;
+            for (int i = 0; i < 500; i++) {
+                wg.go([&, i] {
+                    int copy[64];
+                    for (int& c : copy) c = i;
+                    yield();
+                    for (const int& c : copy) {
+                        if (c != i) wrong.fetch_add(1);
+                    }
+                });
+            }
+            wg.wait();
+            sleep_for(5ms);
+        }
+    });
+    CHECK(wrong.load() == 0);
+}
+
+TEST_CASE("scavenge: the forced pass leaves nothing that is idle") {
+    baton::run([] {
+        WaitGroup wg;
+        for (int i = 0; i < 1000; i++) wg.go([] { yield(); });
+        wg.wait();
+    });
+    std::this_thread::sleep_for(50ms); // all Ps idle
+    rt::gfperiod(true);
+    while (rt::gfscavenge()) {
+    }
+    std::uint32_t left = rt::sched.gfree.list.n + rt::sched.gfree_odd.list.n;
+    for (int i = 0; i < max_procs(); i++) left += rt::sched.allp[i]->gfree.n;
+    CHECK(left <= 1); // of a goroutine that ended as we looked
+    baton::run([] {
+        WaitGroup wg;
+        for (int i = 0; i < 1000; i++) wg.go([] { yield(); });
+        wg.wait();
+    });
+}
