@@ -23,6 +23,7 @@
 #include "kernel/futex.hpp"
 #include "kernel/sched_class.hpp"
 #include "runtime/netpoll.hpp"
+#include "runtime/preempt.hpp"
 #include "runtime/sched.hpp"
 #include "runtime/signals.hpp"
 #include "runtime/stack.hpp"
@@ -86,6 +87,18 @@ int read_assist() {
     }
     warn("BATON_ASSIST=%s: not one of probe, understudy, sysmon; using the best there is", v);
     return -1;
+}
+
+bool read_preempt() {
+#ifdef BATON_TSAN
+    return false;
+#else
+    const char* v = env("BATON_PREEMPT");
+    if (!v || std::strcmp(v, "on") == 0) return true;
+    if (std::strcmp(v, "off") == 0) return false;
+    warn("BATON_PREEMPT=%s: not one of on, off; using on", v);
+    return true;
+#endif
 }
 
 assist::Actor attach_understudy() { return actor(attach_helper(shared::M_UNDERSTUDY)); }
@@ -175,6 +188,7 @@ void start() {
     // One M at least. It parks, and is the first handoff's spare.
     if (!newm(nullptr, false)) no_thread(EAGAIN);
     install_handlers();
+    if (config.preempt) install_preemption();
     start_ps(initial_procs());
     start_understudies(config.assist, why);
     sched.need_spare.store(sched.tier != Assist::kSysmon, std::memory_order_seq_cst);
@@ -189,7 +203,7 @@ void start() {
 } // namespace
 
 Config read_config() {
-    static const Config config{read_procs(), read_stack(), read_assist()};
+    static const Config config{read_procs(), read_stack(), read_assist(), read_preempt()};
     return config;
 }
 

@@ -81,6 +81,7 @@ struct G {
     void* closure = nullptr;
     std::byte* stack_lo = nullptr; // lowest usable byte
     std::uint32_t stack_class = 0;
+    std::int64_t hog_ns = 0; // since when it is on hogq
     Timer sleep_timer;
 #if defined(BATON_TSAN) || defined(BATON_ASAN)
     void* fiber = nullptr; // TSan's fiber, or ASan's fake stack while switched out
@@ -182,6 +183,7 @@ struct M {
     std::atomic<std::uint32_t> idlelink{0};
     kernel::RseqArea* own_rseq = nullptr;
     void* sigstack = nullptr;
+    std::atomic<bool> signalled{false}; // a SIGURG that preempt.cpp sent is under way
 #if defined(BATON_TSAN) || defined(BATON_ASAN)
     void* fiber = nullptr;
     const void* stack_bottom = nullptr;
@@ -256,8 +258,8 @@ void goparkunlock(Lock& lock, WaitReason reason);
 void goready(G* gp);
 /// The caller goes to the tail of this P's queue.
 void goyield();
-/// The caller goes to the tail of the global queue.
-void gosched();
+/// The caller goes to the tail of the global queue. `hog`: behind who comes later, too.
+void gosched(bool hog);
 
 // ---- newproc.cpp ----
 void goexit0(G* gp, M* m);
