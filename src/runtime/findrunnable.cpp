@@ -193,7 +193,7 @@ G* give_up_and_wait(M* m) {
     {
         LockGuard guard(sched.lock);
         if (sched.gcwaiting.load(kRelaxed)) return nullptr; // relaxed: changes under this lock
-        if (!sched.runq.empty()) return globrunqget(m->p, 0);
+        if (!globrunqempty()) return globrunqget(m->p, 0);
         if (!m->spinning && sched.needspinning.load(kSeqCst)) {
             become_spinning(m);
             return nullptr;

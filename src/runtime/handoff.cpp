@@ -155,7 +155,7 @@ void handoffp(P* p, bool spin) {
     }
     {
         LockGuard guard(sched.lock);
-        if (sched.runq.empty() && unpolled().load(kSeqCst) == 0) {
+        if (globrunqempty() && unpolled().load(kSeqCst) == 0) {
             pidleput(p);
             p = nullptr;
         }

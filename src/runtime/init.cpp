@@ -23,6 +23,7 @@
 #include "kernel/futex.hpp"
 #include "kernel/sched_class.hpp"
 #include "runtime/netpoll.hpp"
+#include "runtime/preempt.hpp"
 #include "runtime/sched.hpp"
 #include "runtime/signals.hpp"
 #include "runtime/stack.hpp"
@@ -110,6 +111,18 @@ ThreadLimit read_threads() {
          "%u",
          v, kMaxM, kDefault.threads);
     return kDefault;
+}
+
+bool read_preempt() {
+#ifdef BATON_TSAN
+    return false;
+#else
+    const char* v = env("BATON_PREEMPT");
+    if (!v || std::strcmp(v, "on") == 0) return true;
+    if (std::strcmp(v, "off") == 0) return false;
+    warn("BATON_PREEMPT=%s: not one of on, off; using on", v);
+    return true;
+#endif
 }
 
 assist::Actor attach_understudy() { return actor(attach_helper(shared::M_UNDERSTUDY)); }
@@ -213,6 +226,7 @@ void start() {
     // One M at least. It parks, and is the first handoff's spare.
     if (!newm(nullptr, false)) no_thread(EAGAIN);
     install_handlers();
+    if (config.preempt) install_preemption();
     start_ps(initial_procs());
     sched.procs_fixed.store(procs_wanted != 0 || config.procs_fixed, kSeqCst);
     start_understudies(config.assist, why);
@@ -227,7 +241,8 @@ Config read_config() {
         const ThreadLimit limit = read_threads();
         bool fixed = false;
         const int procs = read_procs(fixed);
-        return Config{procs, fixed, read_stack(), read_assist(), limit.threads, limit.crash};
+        return Config{procs,         fixed,       read_stack(),  read_assist(),
+                      limit.threads, limit.crash, read_preempt()};
     }();
     return config;
 }

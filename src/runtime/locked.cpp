@@ -45,11 +45,6 @@ bool worth_watching(M* m) {
     return m->vain_watches < kVain || ++m->vain_watches % kTryAgain == 0;
 }
 
-void queue_globally(G* gp) {
-    LockGuard guard(sched.lock);
-    globrunqput(gp);
-}
-
 // m, which may not look for work itself, gives up its P: to another M if there is work, and m is to
 // watch it then; else to the idle list, whatever handoffp would have had others look for.
 P* pass_on(M* m) {
@@ -165,17 +160,25 @@ void yield_locked(M* m, G* gp) {
     stoplockedm(m, pass_on(m));
 }
 
-void gosched_locked(M* m, G* gp) {
+// Also of a G that is preempted, in the handler: it has a while to wait, and watches nothing.
+void gosched_locked(M* m, G* gp, bool hog) {
     set_state(m, shared::M_LOCKED);
-    queue_globally(gp);
-    stoplockedm(m, pass_on(m));
+    {
+        LockGuard guard(sched.lock);
+        hog ? globrunqput_hog(gp) : globrunqput(gp);
+    }
+    handoffp(releasep(m), false);
+    stoplockedm(m);
 }
 
 // The end of settle: no P was to be had.
 void settle_locked(M* m, G* gp) {
     set_state(m, shared::M_LOCKED);
     gp->status.store(GStatus::kRunnable, kRelaxed); // relaxed: see G::status
-    queue_globally(gp);
+    {
+        LockGuard guard(sched.lock);
+        globrunqput(gp);
+    }
     // As in settle0: a P given up just before is seen here, and is another M's, which will
     // find the G and come to us.
     if (P* p = take_any(m, nullptr)) handoffp(p);

@@ -62,6 +62,11 @@ void gosched_commit(G* gp, M*) {
     globrunqput(gp);
 }
 
+void hog_commit(G* gp, M*) {
+    LockGuard guard(sched.lock);
+    globrunqput_hog(gp);
+}
+
 bool unlock(G*, void* lock) {
     static_cast<Lock*>(lock)->unlock();
     return true;
@@ -113,13 +118,13 @@ void goyield() {
     switch_out(m, gp, yield_commit);
 }
 
-void gosched() {
+void gosched(bool hog) {
     M* m = getm();
     G* gp = m->curg;
     gp->status.store(GStatus::kRunnable, kRelaxed); // relaxed: see G::status
-    if (gp->lockedm) return gosched_locked(m, gp);
+    if (gp->lockedm) return gosched_locked(m, gp, hog);
     m->prev = gp;
-    m->after = gosched_commit;
+    m->after = hog ? hog_commit : gosched_commit;
     switch_g_to_g0(m, gp);
     after_switch();
 }

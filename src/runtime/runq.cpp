@@ -10,6 +10,7 @@
 //   CAS is a store.
 #include <algorithm>
 
+#include "kernel/clock.hpp"
 #include "runtime/sched.hpp"
 
 namespace baton::rt {
@@ -146,17 +147,36 @@ G* runqsteal(P* p, P* victim, bool runnext_too) {
     }
 }
 
+namespace {
+
+void publish_runqsize() { runqsize().store(sched.runq.n + sched.hogq.n, kSeqCst); }
+
+} // namespace
+
 void globrunqput(G* gp) {
     sched.runq.push_back(gp);
-    runqsize().store(sched.runq.n, kSeqCst);
+    publish_runqsize();
 }
 
 void globrunqput_all(GQueue& q) {
     sched.runq.push_back_all(q);
-    runqsize().store(sched.runq.n, kSeqCst);
+    publish_runqsize();
+}
+
+void globrunqput_hog(G* gp) {
+    gp->hog_ns = kernel::nanotime();
+    sched.hogq.push_back(gp);
+    publish_runqsize();
 }
 
 G* globrunqget(P* p, std::uint32_t max) {
+    const G* hog = sched.hogq.head;
+    const bool others = max == 1 || !sched.runq.empty(); // with max 1 the caller has some itself
+    if (hog && (!others || kernel::nanotime() - hog->hog_ns >= kForcePreemptNs)) {
+        G* gp = sched.hogq.pop();
+        publish_runqsize();
+        return gp;
+    }
     if (sched.runq.empty()) return nullptr;
     // relaxed: changes only while the world is stopped.
     const std::uint32_t procs = sched.gomaxprocs.load(kRelaxed);
@@ -166,7 +186,7 @@ G* globrunqget(P* p, std::uint32_t max) {
     G* first = sched.runq.pop();
     // The ring has room for the rest: callers come with an empty ring, or with max 1.
     for (std::uint32_t i = 1; i < n; i++) runqput(p, sched.runq.pop(), false);
-    runqsize().store(sched.runq.n, kSeqCst);
+    publish_runqsize();
     return first;
 }
 

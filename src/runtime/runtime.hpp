@@ -84,6 +84,7 @@ struct G {
     std::byte* stack_lo = nullptr; // lowest usable byte
     std::uint32_t stack_class = 0;
     std::uint32_t forks = 0; // as rt::forks was at its birth: with another it stayed behind
+    std::int64_t hog_ns = 0; // since when it is on hogq
     Timer sleep_timer;
 #if defined(BATON_TSAN) || defined(BATON_ASAN)
     void* fiber = nullptr; // TSan's fiber, or ASan's fake stack while switched out
@@ -186,6 +187,7 @@ struct M {
     std::atomic<std::uint32_t> idlelink{0};
     kernel::RseqArea* own_rseq = nullptr;
     void* sigstack = nullptr;
+    std::atomic<bool> signalled{false}; // a SIGURG that preempt.cpp sent is under way
 #if defined(BATON_TSAN) || defined(BATON_ASAN)
     void* fiber = nullptr;
     const void* stack_bottom = nullptr;
@@ -262,8 +264,8 @@ void goparkunlock(Lock& lock, WaitReason reason);
 void goready(G* gp);
 /// The caller goes to the tail of this P's queue.
 void goyield();
-/// The caller goes to the tail of the global queue.
-void gosched();
+/// The caller goes to the tail of the global queue. `hog`: behind who comes later, too.
+void gosched(bool hog);
 
 // ---- fork.cpp ----
 /// How many forks lie between this process and the first.

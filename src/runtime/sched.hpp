@@ -68,6 +68,7 @@ struct alignas(64) IdleMs {
 struct Sched {
     Lock lock{Rank::kSched};
     GQueue runq;
+    GQueue hogq; // Gs whose slice was ended: behind all others, but for no longer than a slice
     P* pidle = nullptr;
     P* allp[kMaxP] = {};
     std::atomic<std::uint32_t> gomaxprocs{0};
@@ -201,6 +202,8 @@ G* runqsteal(P* p, P* victim, bool runnext_too);
 void runqput_all(P* p, GQueue& q);
 // The global queue; sched.lock held.
 void globrunqput(G* gp);
+void globrunqput_hog(G* gp);
+inline bool globrunqempty() { return sched.runq.empty() && sched.hogq.empty(); }
 void globrunqput_all(GQueue& q);
 G* globrunqget(P* p, std::uint32_t max);
 
@@ -291,7 +294,7 @@ void stoplockedm(M* m, P* watched = nullptr);
 /// The parks, yields and ends of a locked G, which keeps its M and its stack's place.
 void park_locked(M* m, G* gp, UnlockFn unlockf, void* lock);
 void yield_locked(M* m, G* gp);
-void gosched_locked(M* m, G* gp);
+void gosched_locked(M* m, G* gp, bool hog);
 void settle_locked(M* m, G* gp);
 [[noreturn]] void goexit_locked(M* m);
 /// Spins until m is handed a P. False: in vain.
@@ -350,6 +353,7 @@ struct Config {
     int assist;             // BATON_ASSIST as int(Assist), -1 when unset
     std::uint32_t threads;  // BATON_MAXTHREADS
     bool crash_at_limit;
+    bool preempt; // BATON_PREEMPT
 };
 Config read_config();
 void set_default_stack(std::size_t bytes);

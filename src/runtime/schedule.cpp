@@ -100,9 +100,10 @@ P* pidleget(P* wanted) {
     if (!p) return nullptr;
     *link = p->link;
     p->link = nullptr;
-    npidle().fetch_sub(1, kSeqCst);
-    // relaxed: wake_sysmon looks again.
-    if (sched.sysmonwait.load(std::memory_order_relaxed)) wake_sysmon();
+    const bool last = npidle().fetch_sub(1, kSeqCst) == 1;
+    // relaxed: after the locked operation.
+    if (sched.sysmonwait.load(std::memory_order_relaxed) && (last || sched.tier == Assist::kSysmon))
+        wake_sysmon();
     return p;
 }
 

@@ -19,7 +19,8 @@ struct sigaction old_segv;
 std::size_t signal_stack_bytes() {
     // AT_MINSIGSTKSZ grows with the vector registers of the machine.
     const std::size_t least = std::max<std::size_t>(getauxval(51 /* AT_MINSIGSTKSZ */), 4096);
-    return (least + 16384 + 4095) / 4096 * 4096;
+    // A preempted M waits here (preempt.cpp), while handlers of other signals may come on top.
+    return (least + 65536 + 4095) / 4096 * 4096;
 }
 
 void on_segv(int sig, siginfo_t* info, void* context) {

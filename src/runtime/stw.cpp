@@ -14,6 +14,7 @@
 #include "kernel/cpus.hpp"
 #include "kernel/futex.hpp"
 #include "runtime/entry.hpp"
+#include "runtime/preempt.hpp"
 #include "runtime/sched.hpp"
 #include "runtime/sema.hpp"
 
@@ -23,6 +24,7 @@ namespace {
 
 constexpr auto kRelaxed = std::memory_order_relaxed;
 constexpr std::int64_t kLookAgainNs = 100'000; // Ps enter the kernel while we wait
+constexpr int kLooksPerSignal = 10;
 
 // sched.lock held. Takes what is idle or in the kernel.
 void seize(M* m) {
@@ -76,12 +78,14 @@ void stop_the_world() {
     sched.lock.lock();
     sched.stopwait = sched.gomaxprocs.load(kRelaxed) - 1; // relaxed: only we change it; ours stands
     sched.gcwaiting.store(true, kSeqCst);
-    while (true) {
+    for (int looks = 0;;) {
         const std::uint32_t seq = sched.stopnote.load(kSeqCst);
         seize(m);
         m->p->attention.fetch_and(~kAttnStop, kSeqCst);
         if (sched.stopwait == 0) break;
         sched.lock.unlock();
+        // Most come by themselves within the first wait; a signal now and then for the others.
+        if (looks++ % kLooksPerSignal == 1) preemptall(m->p);
         (void)kernel::futex_wait(&sched.stopnote, seq, kernel::nanotime() + kLookAgainNs);
         sched.lock.lock();
     }

@@ -177,7 +177,7 @@ void leave_runtime_slow() noexcept {
     }
     if (what & kAttnSchedule) {
         const int saved = thread_errno();
-        gosched();
+        gosched((what & kAttnPreempt) != 0);
         thread_errno() = saved;
     }
     set_state(getm(), shared::M_RUNNING);

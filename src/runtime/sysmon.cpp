@@ -3,7 +3,8 @@
 // sysmon: a thread without a P that looks after what nobody else notices.
 //
 //   retake     Ps whose M is in the kernel: the floor where there is no probe, else a watchdog
-//   preempt    Gs that have run for 10 ms while others wait
+//   preempt    Gs that have run for 10 ms while others wait; those that do not heed it are sent a
+//              signal, as are Ms that have run as long without their P (preempt.cpp)
 //   netpoll    when no M has polled for 10 ms
 //   spare      an idle M for the understudies, who may not make one
 //   template   Ms for locked threads, whose signal mask, CPUs and priority they must not inherit
@@ -21,6 +22,7 @@
 #include "kernel/cpus.hpp"
 #include "kernel/futex.hpp"
 #include "runtime/netpoll.hpp"
+#include "runtime/preempt.hpp"
 #include "runtime/sched.hpp"
 
 namespace baton::rt {
@@ -29,7 +31,11 @@ namespace {
 
 constexpr auto kRelaxed = std::memory_order_relaxed;
 constexpr std::int64_t kMaxDelayNs = 10'000'000;
+constexpr std::int64_t kBusyDelayNs = 5'000'000; // while Gs run: how late a slice's begin is seen
+constexpr std::int64_t kHeedNs = 500'000;        // an M that makes runtime calls heeds by then
+constexpr std::int64_t kHogDelayNs = 1'000'000;  // while one does not
 constexpr std::int64_t kIdleDelayNs = 100'000'000;
+constexpr std::int64_t kIdleForNs = 1'000'000'000;
 constexpr std::int64_t kProbeGraceNs = 200'000; // what understudy and ring buffer may take
 constexpr std::int64_t kTrimPeriodNs = 1'000'000'000;
 constexpr int kTrimWindow = 10; // rounds of kTrimPeriodNs an M must have been idle
@@ -43,6 +49,7 @@ constexpr std::int64_t kFollowPeriodNs = 1'000'000'000;
 struct Seen {
     std::uint32_t schedtick = 0;
     std::int64_t schedwhen = 0;
+    std::int64_t asked = 0; // when the end of the slice was told; 0: it lasts
     std::uint32_t syscalltick = 0;
 };
 
@@ -57,8 +64,10 @@ private:
     void poll(std::int64_t now);
     bool retake(std::int64_t now, bool asked);
     bool retake_p(P* p, Seen& s, std::int64_t now, bool asked);
-    static bool slice_over(P* p, Seen& s, std::int64_t now);
-    static bool long_in_kernel(P* p, Seen& s, assist::Word w, std::int64_t now);
+    void look_at(std::int64_t when) { next_look_ = std::min(next_look_, when); }
+    bool slice_over(P* p, Seen& s, std::int64_t now);
+    void end_slice(P* p, Seen& s, std::int64_t now);
+    bool long_in_kernel(P* p, Seen& s, assist::Word w, std::int64_t now);
     bool spare();
     void trim(std::int64_t now);
     void scavenge(std::int64_t now);
@@ -67,6 +76,9 @@ private:
     M* m_;
     Seen seen_[kMaxP];
     std::int64_t delay_ = 0;
+    std::int64_t next_look_ = 0;  // when a slice ends, or a hog is to be seen to
+    std::int64_t hogs_until_ = 0; // one was sent a signal lately
+    std::int64_t idle_since_ = 0; // all Ps were, at each look
     int idle_rounds_ = 0;
     std::int64_t trim_when_ = 0;
     std::uint32_t trim_low_[kTrimWindow] = {};
@@ -93,6 +105,8 @@ void Sysmon::run() {
         const bool work = sched.retake_now.exchange(false, kSeqCst);
         const bool asked = spare() || work;
         poll(now);
+        next_look_ = kernel::kForever;
+        end_long_credit(now);
         idle_rounds_ = retake(now, asked) ? 0 : idle_rounds_ + 1;
         trim(now);
         scavenge(now);
@@ -120,26 +134,34 @@ void Sysmon::wait() {
     // their Ps for ever: so the second look comes soon. With the probe others see to them.
     const bool again = look_again_ && sched.tier != Assist::kProbe;
     look_again_ = false;
-    const std::int64_t until = kernel::nanotime() + (again ? least_delay() : delay_);
+    const std::int64_t now = kernel::nanotime();
+    std::int64_t until = now + (again ? least_delay() : delay_);
     const std::uint32_t seq = sched.sysmonnote.load(kSeqCst);
     // relaxed: wake_sysmon raises the note after it, as with the others
     if (asked_for_m() || sched.retake_now.load(kRelaxed)) return;
-    note_came_ = kernel::futex_wait(&sched.sysmonnote, seq, until) == 0;
+    until = std::min(until, now + (now < hogs_until_ ? kHogDelayNs : kBusyDelayNs));
+    note_came_ = kernel::futex_wait(&sched.sysmonnote, seq, std::min(until, next_look_)) == 0;
 }
 
 // An M is to be made or found, and can be.
 bool m_wanted() { return asked_for_m() || (sched.mwanted.load(kSeqCst) && m_to_be_had()); }
 
 // All Ps idle. In the tier that needs us for each handoff: until somebody takes a P. In the others
-// a watchdog that is 100 ms late will do, while waking us would put us on the CPU in the very
-// moment that its M blocks, before the understudy. True if it slept.
+// only after a second of that: waking us would put us on the CPU in the very moment that the M with
+// the P blocks, before the understudy. There a look each 100 ms will do, or when the last idle P is
+// taken: who has it may be a hog. True if it slept.
 bool Sysmon::deep_sleep() {
     const std::uint32_t procs = sched.gomaxprocs.load(kRelaxed); // relaxed: a hint
-    if (npidle().load(kSeqCst) < procs || m_wanted()) return false;
+    const std::int64_t now = kernel::nanotime();
+    if (npidle().load(kSeqCst) < procs || m_wanted()) {
+        idle_since_ = now;
+        return false;
+    }
     const bool asleep = checkdead();
-    const std::uint32_t seq = sched.sysmonnote.load(kSeqCst);
     const bool on_call = sched.tier == Assist::kSysmon;
-    if (on_call) sched.sysmonwait.store(true, kSeqCst);
+    if (!on_call && now - idle_since_ < kIdleForNs) return false;
+    const std::uint32_t seq = sched.sysmonnote.load(kSeqCst);
+    sched.sysmonwait.store(true, kSeqCst);
     // seq_cst: pidleget lowers npidle and then looks at sysmonwait; we look the other way round.
     const bool idle = npidle().load(kSeqCst) == procs && !m_wanted();
     // Idle Ms and Gs are trimmed even so: a look a second as long as there are too many.
@@ -148,9 +170,9 @@ bool Sysmon::deep_sleep() {
                       gs != Idle::kNothing;
     std::int64_t until = kernel::kForever;
     if (!on_call || asleep) {
-        until = kernel::nanotime() + kIdleDelayNs;
+        until = now + kIdleDelayNs;
     } else if (many) {
-        until = kernel::nanotime() + kTrimPeriodNs;
+        until = now + kTrimPeriodNs;
     }
     if (gs == Idle::kGiveBack) until = std::min(until, scavenge_when_);
     if (idle) (void)kernel::futex_wait(&sched.sysmonnote, seq, until);
@@ -173,19 +195,46 @@ bool Sysmon::retake(std::int64_t now, bool asked) {
     return any;
 }
 
-// True once, when the P's present time slice has lasted 10 ms: its holder is asked to let others
+// Whether the P's present time slice has lasted 10 ms. Then its holder has been asked to let others
 // run.
 bool Sysmon::slice_over(P* p, Seen& s, std::int64_t now) {
     const std::uint32_t tick = p->schedtick.load(kRelaxed); // relaxed: see P::schedtick
     if (tick != s.schedtick) {
         s.schedtick = tick;
         s.schedwhen = now;
+        s.asked = 0;
+        look_at(now + kForcePreemptNs);
         return false;
     }
-    if (now - s.schedwhen < kForcePreemptNs) return false;
-    p->attention.fetch_or(kAttnPreempt, kSeqCst);
-    s.schedwhen = now;
+    if (now - s.schedwhen < kForcePreemptNs) {
+        look_at(s.schedwhen + kForcePreemptNs);
+        return false;
+    }
+    if (s.asked == 0) {
+        s.asked = now;
+        p->attention.fetch_or(kAttnPreempt, kSeqCst);
+    }
     return true;
+}
+
+// A slice is over, and its holder was asked. If it made no runtime call since, and others wait for
+// this very P, it gets the signal.
+void Sysmon::end_slice(P* p, Seen& s, std::int64_t now) {
+    // relaxed, all three: hints; there is a next look.
+    if (!preemption() || npidle().load(kRelaxed) != 0) return;
+    const std::int64_t when = p->timers.next_when.load(kRelaxed);
+    const bool timer_due = when != 0 && when <= now;
+    if (runqempty(p) && runqsize().load(kRelaxed) == 0 && !timer_due) {
+        if (when != 0) look_at(when);
+        return;
+    }
+    if (now < s.asked + kHeedNs) {
+        look_at(s.asked + kHeedNs);
+        return;
+    }
+    p->attention.fetch_or(kAttnPreempt, kSeqCst);
+    if (!preemptone(p)) return;
+    hogs_until_ = now + 2 * kForcePreemptNs;
 }
 
 // Whether a P in the kernel has been there long enough. A G that goes from one call straight into
@@ -210,7 +259,7 @@ bool Sysmon::retake_p(P* p, Seen& s, std::int64_t now, bool asked) {
         // An owner that was named but not woken (an understudy lost the CPU in between).
         M* owner = sched.allm[w.owner];
         if (owner && owner->nextp.load(kRelaxed) == p) mwake(owner); // relaxed: repeated next round
-        slice_over(p, s, now);
+        if (slice_over(p, s, now)) end_slice(p, s, now);
         return false;
     }
     // Work nobody could be started for (a refused thread).

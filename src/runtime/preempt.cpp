@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Preemption of a G that computes and makes no runtime call: SIGURG to its M, as the reference
+// does.
+//
+// The reference saves the G's registers and runs it on another thread later. That cannot be done to
+// C++ code: it may be in malloc, hold the address of a thread_local, or be in a static initialiser.
+// So the G keeps its M: in the handler it is queued, the P is handed off, and the M waits, as one
+// locked to its G does (locked.cpp), until a scheduler has dequeued the G and hands it a P. Then
+// the handler returns. Nothing moves between threads but the P; the price is a parked M per hog.
+//
+//     sysmon, or who stops the world         M, in G code
+//     P::attention says why
+//     M::signalled, tgkill           --->    handler: in G code still, attention still set?
+//                                            the G to the global queue, the P to another M
+//                                            waits on the alternate signal stack, which is the M's
+//                                            own; returns to where it was
+//
+// The handler does what leave_runtime does at the end of a call, and no more: it allocates nothing
+// (an M that has to be made is made by the template thread), and takes runtime locks only, which G
+// code never holds. An M that runs on credit is sent the same signal, for want of a P.
+//
+// A call that the kernel does not restart after a handler (nanosleep, poll, epoll_wait and the
+// like) must not see the signal: an M that sleeps in one is left alone. The probe tells that it
+// sleeps; without it, and on credit, /proc does. Those that sleep elsewhere without a probe to take
+// their P are sent it: what they sleep for may be held by a preempted G.
+#include "runtime/preempt.hpp"
+
+#include <csignal>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdlib>
+#include <string>
+
+#include "kernel/syscall.hpp"
+#include "kernel/textfile.hpp"
+#include "runtime/sched.hpp"
+
+namespace baton::rt {
+
+namespace {
+
+constexpr auto kRelaxed = std::memory_order_relaxed;
+constexpr std::int64_t kLongCreditNs = 10'000'000;   // as long as a time slice
+constexpr std::int64_t kCreditPeriodNs = 5'000'000;  // between two looks at all Ms,
+constexpr std::int64_t kCreditPeriodPerMNs = 10'000; // which cost 0.1 us each
+
+bool enabled = false;
+struct sigaction old_urg;
+
+// In the handler, on an M in G code.
+void preempt_here(M* m) {
+    G* gp = m->curg;
+    G* const lockedg = m->lockedg; // it may be so anyway, or be about to
+    M* const lockedm = gp->lockedm;
+    m->lockedg = gp;
+    gp->lockedm = m;
+    enter_runtime(m);
+    if (!m->p) settle(m); // on credit
+    // relaxed: what this M is to heed was set before the signal was sent.
+    const std::uint32_t what = m->p->attention.load(kRelaxed);
+    if ((what & kAttnSchedule) != 0) gosched((what & kAttnPreempt) != 0);
+    m->lockedg = lockedg;
+    gp->lockedm = lockedm;
+    set_state(m, shared::M_RUNNING);
+}
+
+void chain(int sig, siginfo_t* info, void* context) {
+    if (old_urg.sa_flags & SA_SIGINFO) {
+        old_urg.sa_sigaction(sig, info, context);
+    } else if (old_urg.sa_handler != SIG_DFL && old_urg.sa_handler != SIG_IGN) {
+        old_urg.sa_handler(sig);
+    }
+}
+
+void on_urg(int sig, siginfo_t* info, void* context) {
+    M* m = getm_or_null();
+    if (!m || info->si_code != SI_TKILL || !m->signalled.exchange(false, kSeqCst)) {
+        chain(sig, info, context);
+        return;
+    }
+    const int saved = errno;
+    if (in_gcode(m)) preempt_here(m);
+    errno = saved;
+}
+
+// Is SIGURG still ours? A program that installs a handler of its own later takes it from us.
+bool ours() {
+    struct sigaction now;
+    return sigaction(SIGURG, nullptr, &now) == 0 && (now.sa_flags & SA_SIGINFO) != 0 &&
+           now.sa_sigaction == on_urg;
+}
+
+bool restarted_never(long nr) {
+    switch (nr) {
+    case SYS_nanosleep:
+    case SYS_clock_nanosleep:
+    case SYS_poll:
+    case SYS_ppoll:
+    case SYS_select:
+    case SYS_pselect6:
+    case SYS_epoll_wait:
+    case SYS_epoll_pwait:
+    case 441: // epoll_pwait2
+    case SYS_pause:
+    case SYS_rt_sigtimedwait:
+    case SYS_rt_sigsuspend:
+    case SYS_msgrcv:
+    case SYS_msgsnd:
+    case SYS_semop:
+    case SYS_semtimedop:
+    case SYS_io_getevents:
+    case SYS_io_pgetevents:
+    case SYS_io_uring_enter:
+        return true;
+    default:
+        return false;
+    }
+}
+
+// Does the thread sleep where the signal would be seen?
+bool must_not_wake(std::uint32_t tid) {
+    const std::string at =
+        kernel::read_text_file("/proc/self/task/" + std::to_string(tid) + "/syscall");
+    char* end;
+    const long nr = std::strtol(at.c_str(), &end, 10); // or "running"
+    return end != at.c_str() && restarted_never(nr);
+}
+
+shared::m_state peek_state(const M* m) {
+    return std::atomic_ref(m->rec->state).load(kRelaxed); // relaxed: a guess, see signal_m
+}
+
+bool signal_m(M* m) {
+    // relaxed: the handler looks again. A thread that has gone meanwhile is no thread of ours, or
+    // one whose handler finds nothing to do.
+    const std::uint32_t tid = std::atomic_ref(m->rec->tid).load(kRelaxed);
+    if (tid == 0 || !ours()) return false;
+    // With the probe the state of an M that holds a P tells; that of one on credit does not.
+    if ((!sched.probe || peek_state(m) == shared::M_CREDIT) && must_not_wake(tid)) return false;
+    m->signalled.store(true, kSeqCst);
+    return kernel::raw_syscall(SYS_tgkill, ::getpid(), tid, SIGURG) == 0;
+}
+
+} // namespace
+
+bool preemptone(P* p) {
+    if (!enabled) return false;
+    const assist::Word w = assist::load(*p->rec);
+    M* m = w.state == shared::P_RUN ? sched.allm[w.owner] : nullptr;
+    return m && peek_state(m) == shared::M_RUNNING && signal_m(m);
+}
+
+void preemptall(const P* but) {
+    const std::uint32_t n = sched.gomaxprocs.load(kRelaxed); // relaxed: P structs stay
+    for (std::uint32_t i = 0; i < n; i++) {
+        P* p = sched.allp[i];
+        // relaxed: set by the caller itself.
+        if (p != but && (p->attention.load(kRelaxed) & kAttnStop) != 0) preemptone(p);
+    }
+}
+
+void end_long_credit(std::int64_t now) {
+    static std::int64_t next = 0; // sysmon's alone
+    if (!enabled || now < next) return;
+    std::uint32_t n;
+    {
+        LockGuard guard(sched.mlock);
+        n = sched.mslots;
+    }
+    for (std::uint32_t slot = 1; slot <= n; slot++) {
+        M* m = sched.allm[slot];
+        if (peek_state(m) != shared::M_CREDIT) continue;
+        // relaxed: written by the probe before the state.
+        const std::uint64_t since = std::atomic_ref(m->rec->credit_ns).load(kRelaxed);
+        if (now - static_cast<std::int64_t>(since) >= kLongCreditNs) signal_m(m);
+    }
+    next = now + kCreditPeriodNs + n * kCreditPeriodPerMNs;
+}
+
+bool preemption() noexcept { return enabled; }
+
+void install_preemption() {
+    struct sigaction sa = {};
+    sa.sa_sigaction = on_urg;
+    sa.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESTART;
+    sigemptyset(&sa.sa_mask);
+    enabled = sigaction(SIGURG, &sa, &old_urg) == 0;
+}
+
+} // namespace baton::rt

@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Preempting Gs that make no runtime call, by signal (preempt.cpp).
+//
+// Threads: sysmon, and who stops the world; install_preemption once at start.
+#pragma once
+
+#include <cstdint>
+
+#include "runtime/runtime.hpp"
+
+namespace baton::rt {
+
+/// Takes SIGURG; what is not ours goes on to the handler that was there before.
+void install_preemption();
+/// Is it on? Off by BATON_PREEMPT=off, and under ThreadSanitizer, which delays signals at will.
+bool preemption() noexcept;
+/// Has p's M heed p's attention now, if it is in G code: true if it was sent a signal.
+bool preemptone(P* p);
+/// The same for all Ps asked to stop, but one.
+void preemptall(const P* but);
+/// Has Ms that have run long without their P wait for one.
+void end_long_credit(std::int64_t now);
+
+} // namespace baton::rt

@@ -1,0 +1,361 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Goroutines that make no runtime call are preempted by signal, where they are and on their thread;
+// after the reference's TestPreemption, TestAsyncPreempt and TestGCFairness.
+// run: tiers
+#include <doctest/doctest.h>
+
+#include <array>
+#include <atomic>
+#include <cerrno>
+#include <chrono>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <ctime>
+#include <string>
+#include <thread>
+
+#include <pthread.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "baton/baton.hpp"
+#include "kernel/build.hpp"
+
+using namespace std::chrono_literals;
+using Clock = std::chrono::steady_clock;
+
+namespace {
+
+int tid() { return static_cast<int>(::syscall(SYS_gettid)); }
+
+std::atomic<int> urgent{0}; // SIGURGs that were for the program
+
+// Before the runtime starts, so that its own handler comes in front of this one.
+struct UrgentHandler {
+    UrgentHandler() {
+        struct sigaction sa = {};
+        sa.sa_handler = [](int) { urgent++; };
+        sigaction(SIGURG, &sa, nullptr);
+    }
+} urgent_handler;
+
+bool preempted_here() {
+#ifdef BATON_TSAN
+    std::printf("skip: ThreadSanitizer delays signals: no preemption\n");
+    return false;
+#else
+    return std::getenv("BATON_PREEMPT") == nullptr;
+#endif
+}
+
+/// Computes until the flag is set, without a call of the runtime's; false if it never was.
+bool compute_until(const std::atomic<bool>& flag) {
+    for (const auto until = Clock::now() + 20s; Clock::now() < until;) {
+        for (int i = 0; i < 1000; i++) {
+            if (flag.load(std::memory_order_relaxed)) return true;
+        }
+    }
+    return false;
+}
+
+void compute_for(Clock::duration d) {
+    for (const auto until = Clock::now() + d; Clock::now() < until;) {
+    }
+}
+
+/// This program once more, with a variable set, running one case; what it printed.
+std::string run_self(const char* env, const char* test_case) {
+    std::array<char, 4096> self{};
+    if (::readlink("/proc/self/exe", self.data(), self.size() - 1) < 0) return "readlink failed";
+    const std::string command =
+        std::string(env) + " '" + self.data() + "' -tc='" + test_case + "' 2>&1";
+    std::string out;
+    FILE* p = ::popen(command.c_str(), "r");
+    std::array<char, 512> line;
+    while (p && std::fgets(line.data(), line.size(), p)) out += line.data();
+    if (p) ::pclose(p);
+    return out;
+}
+
+} // namespace
+
+TEST_CASE("preempt: as many hogs as Ps wait for one more goroutine") {
+    if (!preempted_here()) return;
+    baton::run([] {
+        const int procs = baton::max_procs();
+        for (int n : {1, 2, 4, 8}) {
+            baton::set_max_procs(n);
+            std::atomic<bool> flag{false};
+            std::atomic<int> saw{0}, began{0};
+            baton::WaitGroup wg;
+            for (int i = 0; i < n; i++) {
+                wg.go([&] {
+                    began++;
+                    saw += compute_until(flag);
+                });
+            }
+            wg.go([&] {
+                while (began < n) baton::yield();
+                flag = true;
+            });
+            wg.wait();
+            CHECK(saw == n);
+        }
+        baton::set_max_procs(procs);
+    });
+}
+
+TEST_CASE("preempt: hogs alternate with each other, each on its own thread") {
+    if (!preempted_here()) return;
+    baton::run([] {
+        const int procs = baton::set_max_procs(1);
+        std::atomic<int> turn{0}, moved{0}, lost{0};
+        baton::WaitGroup wg;
+        for (int g = 0; g < 2; g++) {
+            wg.go([&, g] {
+                const int home = tid();
+                errno = 40 + g;
+                // Each waits, computing, for the other one's step.
+                for (int i = 0; i < 5; i++) {
+                    for (const auto until = Clock::now() + 20s; turn % 2 != g;) {
+                        if (Clock::now() > until) {
+                            lost++;
+                            return;
+                        }
+                    }
+                    moved += tid() != home;
+                    moved += errno != 40 + g;
+                    turn++;
+                }
+            });
+        }
+        wg.wait();
+        CHECK(lost == 0);
+        CHECK(moved == 0);
+        CHECK(turn == 10);
+        baton::set_max_procs(procs);
+    });
+}
+
+TEST_CASE("preempt: floating point and vector registers come back") {
+    if (!preempted_here()) return;
+    baton::run([] {
+        const int procs = baton::set_max_procs(1);
+        auto work = [] {
+            std::array<double, 64> v{};
+            for (std::size_t i = 0; i < v.size(); i++) v[i] = 1.0 + static_cast<double>(i);
+            for (int k = 0; k < 600'000; k++) {
+                for (std::size_t i = 0; i < v.size(); i++) v[i] = v[i] * 0.999999 + 1e-3;
+            }
+            double sum = 0;
+            for (double x : v) sum += x;
+            return sum;
+        };
+        const double right = work();
+        std::atomic<int> wrong{0};
+        baton::WaitGroup wg;
+        for (int g = 0; g < 6; g++) wg.go([&] { wrong += work() != right; });
+        wg.wait();
+        CHECK(wrong == 0);
+        baton::set_max_procs(procs);
+    });
+}
+
+TEST_CASE("preempt: stopping the world does not wait for hogs") {
+    if (!preempted_here()) return;
+    baton::run([] {
+        const int procs = baton::set_max_procs(4);
+        Clock::duration best = 1h;
+        for (int round = 0; round < 5; round++) {
+            std::atomic<bool> stop{false};
+            std::atomic<int> began{0};
+            baton::WaitGroup wg;
+            for (int i = 0; i < 3; i++) {
+                wg.go([&] {
+                    began++;
+                    compute_until(stop);
+                });
+            }
+            while (began < 3) baton::yield();
+            const auto start = Clock::now();
+            baton::set_max_procs(2 + round % 3);
+            best = std::min(best, Clock::now() - start);
+            stop = true;
+            wg.wait();
+        }
+        // Of five, as two CPUs may be busy elsewhere; the hogs would have taken 20 s.
+        CHECK(best < 100ms);
+        baton::set_max_procs(procs);
+    });
+}
+
+TEST_CASE("preempt: a hog that lives in announced calls and on credit is fair, too") {
+    if (!preempted_here()) return;
+    baton::run([] {
+        const int procs = baton::set_max_procs(1);
+        std::atomic<bool> stop{false};
+        std::atomic<int> ticks{0};
+        baton::WaitGroup wg;
+        wg.go([&] {
+            while (!stop) baton::blocking([] { compute_for(100us); });
+        });
+        wg.go([&] {
+            while (!stop) compute_for(100us);
+        });
+        wg.go([&] {
+            while (!stop) {
+                baton::sleep_for(1ms);
+                ticks++;
+            }
+        });
+        baton::sleep_for(500ms);
+        stop = true;
+        wg.wait();
+        CHECK(ticks >= 5);
+        baton::set_max_procs(procs);
+    });
+}
+
+TEST_CASE("preempt: an M that lost its P in its sleep does not go on for long without one") {
+    if (!preempted_here()) return;
+    if (baton::assist_tier() != baton::Assist::kProbe) {
+        std::printf("skip: no probe in this tier: no credit\n");
+        return;
+    }
+    baton::run([] {
+        const int procs = baton::set_max_procs(1);
+        std::atomic<bool> stop{false};
+        baton::WaitGroup wg;
+        wg.go([&] { compute_until(stop); });
+        double share = 1;
+        wg.go([&] {
+            timespec ts{0, 20'000'000};
+            while (::nanosleep(&ts, &ts) != 0) {
+            }
+            const auto cpu = [] {
+                timespec t;
+                ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+                return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_nsec) * 1e-9;
+            };
+            const double before = cpu();
+            compute_for(400ms);
+            share = (cpu() - before) / 0.4;
+            stop = true;
+        });
+        wg.wait();
+        // One of two who compute, and the first 10 ms are free. On credit for ever: all of a CPU.
+        CHECK(share < 0.8);
+        baton::set_max_procs(procs);
+    });
+}
+
+TEST_CASE("preempt: sleeps that nobody announced are not cut short") {
+    if (!preempted_here()) return;
+    baton::run([] {
+        const int procs = baton::set_max_procs(1);
+        std::atomic<int> cut{0};
+        baton::WaitGroup wg;
+        for (int g = 0; g < 3; g++) {
+            wg.go([&] {
+                for (int i = 0; i < 3; i++) {
+                    const timespec ts{0, 60'000'000};
+                    cut += ::nanosleep(&ts, nullptr) != 0;
+                    baton::yield();
+                }
+            });
+        }
+        wg.wait();
+        CHECK(cut == 0);
+        baton::set_max_procs(procs);
+    });
+}
+
+TEST_CASE("preempt: the program's own handler gets the signals that are not ours") {
+    baton::run([] {
+        urgent = 0;
+        std::atomic<bool> flag{false};
+        baton::WaitGroup wg;
+        const int procs = baton::set_max_procs(1);
+        if (preempted_here()) {
+            wg.go([&] { compute_until(flag); });
+            wg.go([&] { flag = true; });
+            wg.wait();
+        }
+        CHECK(urgent == 0);
+        ::kill(::getpid(), SIGURG);
+        for (int i = 0; i < 1000 && urgent < 1; i++) baton::sleep_for(1ms);
+        CHECK(urgent == 1);
+        ::pthread_kill(::pthread_self(), SIGURG);
+        for (int i = 0; i < 1000 && urgent < 2; i++) baton::sleep_for(1ms);
+        CHECK(urgent == 2);
+        baton::set_max_procs(procs);
+    });
+}
+
+TEST_CASE("preempt: a handler the program installs later is left alone") {
+    baton::run([] {
+        static std::atomic<int> mine{0};
+        mine = 0;
+        struct sigaction sa = {}, old = {};
+        sa.sa_handler = [](int) { mine++; };
+        sigaction(SIGURG, &sa, &old);
+        const int procs = baton::set_max_procs(1);
+        std::atomic<bool> ran{false};
+        baton::go([&] { ran = true; });
+        compute_for(80ms);
+        CHECK(mine == 0);
+        CHECK(!ran); // not preempted
+        for (int i = 0; i < 1000 && !ran; i++) baton::yield();
+        CHECK(ran);
+        sigaction(SIGURG, &old, nullptr);
+        baton::set_max_procs(procs);
+    });
+}
+
+TEST_CASE("preempt: a locked hog keeps its lock and its thread") {
+    if (!preempted_here()) return;
+    baton::run([] {
+        const int procs = baton::set_max_procs(1);
+        std::atomic<bool> flag{false};
+        baton::WaitGroup wg;
+        int moved = 0;
+        wg.go([&] {
+            baton::lock_os_thread();
+            const int home = tid();
+            wg.go([&] { flag = true; });
+            CHECK(compute_until(flag));
+            for (int i = 0; i < 20; i++) {
+                baton::sleep_for(100us);
+                moved += tid() != home;
+            }
+            baton::unlock_os_thread();
+        });
+        wg.wait();
+        CHECK(moved == 0);
+        baton::set_max_procs(procs);
+    });
+}
+
+TEST_CASE("preempt: (child) what BATON_PREEMPT says") {
+    if (std::getenv("BATON_PREEMPT") == nullptr) return;
+    baton::run([] {
+        baton::set_max_procs(1);
+        std::atomic<bool> ran{false};
+        baton::go([&] { ran = true; });
+        compute_for(100ms);
+        std::printf("preempted: %s\n", ran ? "yes" : "no");
+    });
+}
+
+TEST_CASE("preempt: BATON_PREEMPT=off turns it off, and what is neither on nor off is told") {
+    if (!preempted_here()) return;
+    const char* child = "preempt: (child)*";
+    CHECK(run_self("BATON_PREEMPT=off", child).find("preempted: no") != std::string::npos);
+    CHECK(run_self("BATON_PREEMPT=on", child).find("preempted: yes") != std::string::npos);
+    const std::string out = run_self("BATON_PREEMPT=maybe", child);
+    CHECK(out.find("baton: BATON_PREEMPT=maybe: not one of on, off; using on\n") !=
+          std::string::npos);
+    CHECK(out.find("preempted: yes") != std::string::npos);
+}
