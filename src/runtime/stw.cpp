@@ -177,8 +177,9 @@ void follow_procs(std::uint32_t n) {
 }
 
 void follow_cpus(const std::vector<int>& cpus) {
-    // The former set stays: an M may just be reading it. Changes are few.
+    // The former sets stay: an M may just be reading one. Changes are few.
     static auto& sets = *new std::vector<const std::vector<int>*>;
+    if (sets.empty()) sets.push_back(sched.cpus.load(kRelaxed)); // relaxed: only we change it
     sets.push_back(new std::vector<int>(cpus));
     // release: pairs with unsteer.
     sched.cpus.store(sets.back(), std::memory_order_release);
