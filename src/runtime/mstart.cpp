@@ -188,7 +188,12 @@ void help_pending(std::uint32_t cpu) {
     // acquire: pairs with hand_blocked's store; the M named is in the table. A stale one is
     // harmless, a wake may be repeated.
     constexpr auto kAcquire = std::memory_order_acquire;
-    if (const std::uint32_t slot = idle_on(cpu).pending.load(kAcquire)) mwake(sched.allm[slot]);
+    const std::uint32_t slot = idle_on(cpu).pending.load(kAcquire);
+    if (slot == 0) return;
+    // Once it has its P it needs no help, but the name stays until the understudy runs again: on a
+    // full machine most of the wakes would be for nothing. seq_cst: mpark clears it.
+    M* m = sched.allm[slot];
+    if (m->nextp.load(kSeqCst) != nullptr) mwake(m);
 }
 
 void mput(M* m, std::uint32_t cpu) {
