@@ -445,7 +445,9 @@ TEST_CASE("process: exit and the end of main run handlers and destructors while 
         {"exits on a goroutine", 5}, {"exits in a bracket", 5}, {"exits on main", 5},
         {"exits on a thread", 5},    {"main returns", 0},
     };
-    for (const auto& [title, code] : ways) {
+    for (const auto& way : ways) {
+        const char* title = way.first;
+        const int code = way.second;
         for (int i = 0; i < 3; i++) {
             const Child child = run_child(title, tier());
             INFO(title << "\n" << child.output);
