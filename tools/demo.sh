@@ -133,7 +133,7 @@ printf '%-22s %10s %8s %8s %10s %19s %8s %7s\n' '' '' '' '' '' 'block to next' '
 printf '%-22s %10s %8s %8s %10s %9s %9s %8s %7s\n' load requests/s p50 p99 handoffs p50 p99 \
     threads errors
 phase 'all "/"' ''
-phase 'every 10th blocks 2 ms' '/block?us=2000' inspect
+phase '10th blocks, untold' '/nap?us=2000' inspect
 phase 'every 10th reads disk' '/file'
 cat "$work/inspection"
 
