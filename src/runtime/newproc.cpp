@@ -166,8 +166,9 @@ void gfperiod(bool all) {
     }
     LockGuard guard(sched.glock);
     for (FreeGs* f : {&sched.gfree, &sched.gfree_odd}) {
+        f->emptying = all || (f->emptying && f->surplus != 0); // it may take longer than a period
         const std::uint32_t low = all ? f->list.n : f->low;
-        const std::uint32_t keep = all ? 0 : kGfreeKeep;
+        const std::uint32_t keep = f->emptying ? 0 : kGfreeKeep;
         f->surplus = low > keep ? low - keep : 0;
         f->low = f->list.n;
     }

@@ -45,6 +45,7 @@ struct FreeGs {
     GList list;
     std::uint32_t low = 0;     // the fewest there were in this period of the scavenger's
     std::uint32_t surplus = 0; // as many, of the last period, as are still to be given back
+    bool emptying = false;     // a forced pass is under way: none of the surplus is to stay
 
     G* pop() {
         G* gp = list.pop();

@@ -146,6 +146,7 @@ TEST_CASE("scavenge: the forced pass leaves nothing that is idle") {
     });
     std::this_thread::sleep_for(50ms); // all Ps idle
     rt::gfperiod(true);
+    rt::gfperiod(false); // sysmon's next period, before the pass is done
     while (rt::gfscavenge()) {
     }
     std::uint32_t left = rt::sched.gfree.list.n + rt::sched.gfree_odd.list.n;
