@@ -45,10 +45,23 @@ bool worth_watching(M* m) {
     return m->vain_watches < kVain || ++m->vain_watches % kTryAgain == 0;
 }
 
+// m's G is about to be seen by others, and its M to be handed a P: what m says of itself, and of
+// its present P, is said before that.
+void about_to_wait(M* m) {
+    set_state(m, shared::M_LOCKED);
+    m->rec->p = 0;
+}
+
+void never_mind(M* m, G* gp) {
+    m->rec->p = m->p ? m->p->slot : 0;
+    set_state(m, shared::M_RUNTIME);
+    gp->status.store(GStatus::kRunning, kRelaxed); // relaxed: see G::status
+}
+
 // m, which may not look for work itself, gives up its P: to another M if there is work, and m is to
 // watch it then; else to the idle list, whatever handoffp would have had others look for.
 P* pass_on(M* m) {
-    P* p = releasep(m);
+    P* p = leave_p(m);
     if (!runqempty(p)) {
         const bool stay_awake = worth_watching(m);
         p->watcher.store(stay_awake ? m->slot : 0, kRelaxed); // relaxed: goes along with the P
@@ -137,11 +150,8 @@ void stoplockedm(M* m, P* watched) {
 }
 
 void park_locked(M* m, G* gp, UnlockFn unlockf, void* lock) {
-    if (unlockf && !unlockf(gp, lock)) {
-        gp->status.store(GStatus::kRunning, kRelaxed); // relaxed: see G::status
-        return;
-    }
-    set_state(m, shared::M_LOCKED);              // before the P is gone: it looks for no other
+    about_to_wait(m);
+    if (unlockf && !unlockf(gp, lock)) return never_mind(m, gp);
     stoplockedm(m, m->p ? pass_on(m) : nullptr); // on credit there is none to pass on
 }
 
@@ -155,19 +165,19 @@ void yield_locked(M* m, G* gp) {
         gp->status.store(GStatus::kRunning, kRelaxed); // relaxed: see G::status
         return;
     }
-    set_state(m, shared::M_LOCKED);
+    about_to_wait(m);
     runqput(p, gp, false);
     stoplockedm(m, pass_on(m));
 }
 
 // Also of a G that is preempted, in the handler: it has a while to wait, and watches nothing.
 void gosched_locked(M* m, G* gp, bool hog) {
-    set_state(m, shared::M_LOCKED);
+    about_to_wait(m);
     {
         LockGuard guard(sched.lock);
         hog ? globrunqput_hog(gp) : globrunqput(gp);
     }
-    handoffp(releasep(m), false);
+    handoffp(leave_p(m), false);
     stoplockedm(m);
 }
 

@@ -214,6 +214,9 @@ void acquirep(M* m, P* p);
 /// m has a P again, or its G has left it.
 void end_credit(M* m);
 P* releasep(M* m);
+/// The same where m's record must not be touched, as who hands m its next P may name that there by
+/// now (name_next). m cleared it itself while it was still sure to be alone.
+P* leave_p(M* m);
 /// p, handed off by a blocked M, runs a G now.
 void account_handoff(P* p);
 /// sched.lock held.

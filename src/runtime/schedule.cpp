@@ -70,9 +70,13 @@ void account_handoff(P* p) {
 }
 
 P* releasep(M* m) {
+    m->rec->p = 0;
+    return leave_p(m);
+}
+
+P* leave_p(M* m) {
     P* p = m->p;
     m->p = nullptr;
-    m->rec->p = 0;
     p->handoff_ns = 0;
     return p;
 }
