@@ -313,13 +313,17 @@ TEST_CASE("proc: errno survives blocking, also when the goroutine comes back on 
                 }
             });
         }
-        for (int i = 0; i < 32; i++) { // more than may go on without a processor
+        timespec start{};
+        ::clock_gettime(CLOCK_MONOTONIC, &start);
+        // All come back at once, and are more than may go on without a processor.
+        for (int i = 0; i < 32; i++) {
             wg.go([&, i] {
-                for (int round = 0; round < 10; round++) {
+                for (int round = 1; round <= 10; round++) {
                     const long before = tid();
                     baton::blocking([&] {
-                        // Now and then for longer than sysmon sleeps between two looks.
-                        ::usleep(round == i ? 25'000 : 300);
+                        const long ns = start.tv_nsec + round * 25'000'000L;
+                        const timespec until{start.tv_sec + ns / 1'000'000'000, ns % 1'000'000'000};
+                        ::clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, nullptr);
                         set_errno(1000 + i);
                     });
                     wrong.fetch_add(get_errno() != 1000 + i);
