@@ -9,6 +9,7 @@
 #include <pthread.h>
 
 #include <cerrno>
+#include <climits>
 #include <cstdlib>
 #include <cstring>
 #include <mutex>
@@ -37,8 +38,9 @@ namespace {
 std::atomic<bool> is_started{false};
 std::mutex start_lock;
 int procs_wanted = 0;                      // from set_max_procs before the start
-std::atomic<std::uint32_t> sysmon_gate{0}; // sysmon's thread is made first, and waits here
+std::atomic<std::uint32_t> helper_gate{0}; // the helpers' threads are made first, and wait here
 bool sysmon_made = false;                  // perhaps by a start that failed later
+bool template_made = false;                // as above
 
 const char* env(const char* name) {
     const char* v = std::getenv(name);
@@ -163,15 +165,26 @@ void start_understudies(int forced, std::string& why) {
                             "the cgroup's pids.max");
 }
 
-void start_sysmon() {
-    if (sysmon_made) return;
-    auto body = [](void*) -> void* {
-        kernel::set_thread_name("baton/sysmon");
-        (void)kernel::set_timer_slack(1);
-        while (!started()) (void)kernel::futex_wait(&sysmon_gate, 0);
-        sysmon(attach_helper(shared::M_SYSMON));
-        return nullptr;
-    };
+void helper_begins(const char* name) {
+    kernel::set_thread_name(name);
+    while (!started()) (void)kernel::futex_wait(&helper_gate, 0);
+}
+
+void* sysmon_main(void*) {
+    helper_begins("baton/sysmon");
+    (void)kernel::set_timer_slack(1);
+    sysmon(attach_helper(shared::M_SYSMON));
+    return nullptr;
+}
+
+void* template_main(void*) {
+    helper_begins("baton/template");
+    sched.nhelpers.fetch_add(1, kSeqCst);
+    template_thread();
+}
+
+void start_helper(bool& made, void* (*body)(void*)) {
+    if (made) return;
     sigset_t all, old;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &old);
@@ -179,7 +192,7 @@ void start_sysmon() {
     const int rc = pthread_create(&thread, nullptr, body, nullptr);
     pthread_sigmask(SIG_SETMASK, &old, nullptr);
     if (rc != 0) no_thread(rc);
-    sysmon_made = true;
+    made = true;
     pthread_detach(thread);
 }
 
@@ -220,11 +233,12 @@ void start() {
     if (const int rc = netpollinit(); rc < 0)
         throw std::system_error(-rc, std::generic_category(),
                                 "baton: cannot create the netpoller's epoll; see ulimit -n");
-    start_sysmon();
+    start_helper(sysmon_made, sysmon_main);
+    start_helper(template_made, template_main);
     if (!sched.records.m) start_records(config.assist, why);
     unpolled().store(1, kSeqCst);
     // One M at least. It parks, and is the first handoff's spare.
-    if (!newm(nullptr, false)) no_thread(EAGAIN);
+    if (!newosproc()) no_thread(EAGAIN);
     install_handlers();
     if (config.preempt) install_preemption();
     start_ps(initial_procs());
@@ -262,8 +276,8 @@ void release_start() { start_lock.unlock(); }
 void forget_start() {
     // relaxed: the one thread there is.
     is_started.store(false, std::memory_order_relaxed);
-    sysmon_gate.store(0, std::memory_order_relaxed); // relaxed: as above
-    sysmon_made = false;
+    helper_gate.store(0, std::memory_order_relaxed); // relaxed: as above
+    sysmon_made = template_made = false;
 }
 
 void ensure_started() {
@@ -272,8 +286,8 @@ void ensure_started() {
     if (started()) return;
     start();
     is_started.store(true, std::memory_order_release); // release: pairs with started()
-    sysmon_gate.store(1, kSeqCst);
-    kernel::futex_wake(&sysmon_gate, 1);
+    helper_gate.store(1, kSeqCst);
+    kernel::futex_wake(&helper_gate, INT_MAX);
 }
 
 } // namespace baton::rt

@@ -130,6 +130,22 @@ bool ready_locked(const P* p, G* gp) {
     return true;
 }
 
+// What such a G holds may be what all others wait for, and the making of an M too.
+bool start_preempted(P* p, bool spinning) {
+    G* gp = nullptr;
+    {
+        LockGuard guard(sched.lock);
+        // relaxed: changes under this lock
+        if (!sched.gcwaiting.load(kRelaxed)) gp = globrunqget_preempted();
+    }
+    if (!gp) return false;
+    if (spinning) nmspinning().fetch_sub(1, kSeqCst);
+    want_m();
+    next_slice(p);
+    give_p(gp->lockedm, p);
+    return true;
+}
+
 void startlockedm(M* m, G* gp) {
     M* mp = gp->lockedm;
     P* p = releasep(m);
@@ -182,12 +198,12 @@ void gosched_locked(M* m, G* gp, bool hog) {
 }
 
 // The end of settle: no P was to be had.
-void settle_locked(M* m, G* gp) {
-    set_state(m, shared::M_LOCKED);
+void settle_locked(M* m, G* gp, bool hog) {
+    about_to_wait(m);
     gp->status.store(GStatus::kRunnable, kRelaxed); // relaxed: see G::status
     {
         LockGuard guard(sched.lock);
-        globrunqput(gp);
+        hog ? globrunqput_hog(gp) : globrunqput(gp);
     }
     // As in settle0: a P given up just before is seen here, and is another M's, which will
     // find the G and come to us.
@@ -197,7 +213,7 @@ void settle_locked(M* m, G* gp) {
 
 // Its thread may be in any state by now, so nobody else shall have it.
 void goexit_locked(M* m) {
-    if (m->p) handoffp(releasep(m)); // by the template thread if need be: lockedg is still set
+    if (m->p) handoffp(releasep(m));
     m->lockedg = nullptr;
     m->lockedext = 0;
     mexit(m);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Ms: making them, parking them, waking them, letting them go.
+// Ms: their threads, parking them, waking them, letting them go.
 //
 // Idle Ms are kept per CPU where they last ran, in lock-free stacks of slots: an understudy, which
 // must not wait for any lock, takes one last seen on its own CPU. M structs are never freed, so a
@@ -24,6 +24,7 @@
 #include "kernel/sched_class.hpp"
 #include "kernel/syscall.hpp"
 #include "runtime/entry.hpp"
+#include "runtime/persistentalloc.hpp"
 #include "runtime/sched.hpp"
 #include "runtime/signals.hpp"
 #include "runtime/switch.hpp"
@@ -64,13 +65,14 @@ M* allocate_m() {
         return m;
     }
     if (sched.mslots == kMaxM) return nullptr;
-    M* m = new (std::nothrow) M{};
+    M* m = persistent_new<M>();
     if (!m) return nullptr;
     m->self = m;
     m->slot = ++sched.mslots;
     m->run = assist::run_word(static_cast<std::uint16_t>(m->slot));
     m->rec = &sched.records.m[m->slot];
-    m->own_rseq = new (std::nothrow) kernel::RseqArea;
+    m->own_rseq = persistent_new<kernel::RseqArea>();
+    if (!m->own_rseq) return nullptr;
     sched.allm[m->slot] = m;
     return m;
 }
@@ -116,25 +118,8 @@ void* mstart(void* arg) {
     attach(m);
     install_signal_stack(m);
     (void)kernel::set_timer_slack(1);
-    if (m->nextp.load(kSeqCst) == nullptr) {
-        stopm(m);
-    } else {
-        acquirep(m, m->nextp.exchange(nullptr, kSeqCst));
-    }
+    stopm(m);
     schedule(m);
-}
-
-// Has the template thread make an M for p: this thread's signal mask, CPUs, priority or namespaces
-// may be its goroutine's own, and what it makes would inherit them.
-void newm_by_template(P* p, bool spinning) {
-    if (spinning) nmspinning().fetch_sub(1, kSeqCst); // start_template_ms counts it again
-    {
-        LockGuard guard(sched.lock);
-        p->link = sched.template_ps;
-        sched.template_ps = p;
-    }
-    sched.need_template.store(true, kSeqCst);
-    wake_sysmon();
 }
 
 } // namespace
@@ -215,8 +200,7 @@ M* mget_near(std::uint32_t cpu) {
         m->steered = kernel::pin_thread(static_cast<int>(cpu), static_cast<int>(m->rec->tid)) == 0;
         return m;
     }
-    sched.need_spare.store(true, kSeqCst);
-    wake_sysmon();
+    want_m();
     return nullptr;
 }
 
@@ -249,7 +233,7 @@ void startm(P* p, bool spinning) {
     M* self = getm_or_null();
     M* m = mget_far(self ? current_cpu(self) : 0);
     if (!m) {
-        newm(p, spinning);
+        if (!start_preempted(p, spinning)) newm(p, spinning);
         return;
     }
     m->spinning = spinning;
@@ -258,25 +242,17 @@ void startm(P* p, bool spinning) {
     mwake(m);
 }
 
-bool newm(P* p, bool spinning) {
-    const M* self = getm_or_null();
-    if (p && self && self->lockedg) {
-        newm_by_template(p, spinning);
-        return true;
-    }
+bool newosproc() {
     const std::uint32_t n = sched.mcount.fetch_add(1, kSeqCst) + 1;
     const bool allowed = thread_allowed(n);
     M* m = allowed ? allocate_m() : nullptr;
     int rc = allowed ? EAGAIN : 0;
     if (m) {
-        m->spinning = spinning;
-        name_next(m, p);
-        if (p) assist::hand_over(*p->rec, static_cast<std::uint16_t>(m->slot));
         pthread_attr_t attr;
         pthread_attr_init(&attr);
         pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
         pthread_attr_setstacksize(&attr, kG0Stack);
-        pthread_attr_setsigmask_np(&attr, &sched.sigmask); // sysmon, which makes some, blocks all
+        pthread_attr_setsigmask_np(&attr, &sched.sigmask); // the template thread blocks all
         pthread_t thread;
         rc = pthread_create(&thread, &attr, mstart, m);
         pthread_attr_destroy(&attr);
@@ -286,17 +262,10 @@ bool newm(P* p, bool spinning) {
             }
             return true;
         }
-        name_next(m, nullptr);
-        m->spinning = false;
         free_m(m);
     }
     sched.mcount.fetch_sub(1, kSeqCst);
-    if (spinning) nmspinning().fetch_sub(1, kSeqCst);
-    if (p) { // sysmon tries again as long as there is work
-        LockGuard guard(sched.lock);
-        pidleput(p);
-    }
-    thread_refused(rc, p != nullptr);
+    thread_refused(rc);
     return false;
 }
 
@@ -311,23 +280,6 @@ bool appoint_standby() {
     m->order.store(kOrderStandby, kSeqCst);
     mwake(m);
     return true;
-}
-
-void start_template_ms() {
-    if (!sched.need_template.exchange(false, kSeqCst)) return;
-    P* p;
-    {
-        LockGuard guard(sched.lock);
-        p = sched.template_ps;
-        sched.template_ps = nullptr;
-    }
-    while (p) {
-        P* next = p->link;
-        p->link = nullptr;
-        nmspinning().fetch_add(1, kSeqCst);
-        newm(p, true);
-        p = next;
-    }
 }
 
 void stopm(M* m, P* watched) {

@@ -38,6 +38,7 @@
 #include "kernel/syscall.hpp"
 #include "runtime/entry.hpp"
 #include "runtime/foreign.hpp"
+#include "runtime/persistentalloc.hpp"
 
 namespace baton::rt {
 
@@ -119,7 +120,7 @@ PollDesc* pool_alloc() {
             return pd;
         }
     }
-    auto* block = new (std::nothrow) Block{};
+    auto* block = persistent_new<Block>();
     if (!block) return nullptr;
     LockGuard guard(g_pool.lock);
     block->next = g_pool.blocks.load(kRelaxed); // relaxed: under the lock

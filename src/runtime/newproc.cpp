@@ -108,6 +108,13 @@ std::uint64_t next_goid(P* p) {
 
 void goexit_commit(G* gp, M* m) { goexit0(gp, m); }
 
+// A dead G with its stack, or a new one.
+G* gdead(std::uint32_t cls, int* error) {
+    Entry entry;
+    G* gp = gfget(current_p(), cls);
+    return gp ? gp : malg(cls, error);
+}
+
 // Where each G begins.
 void gstart() {
 #if defined(BATON_ASAN)
@@ -202,7 +209,6 @@ namespace baton::detail {
 NewG newproc_begin(std::size_t bytes, std::size_t align, const GoOptions& options) {
     using namespace rt;
     ensure_started();
-    Entry entry;
     const std::uint32_t cls =
         options.stack_bytes ? stack_class_for(options.stack_bytes) : default_class;
     if (cls >= kStackClasses || bytes > stack_class_bytes(cls) / 2)
@@ -210,8 +216,7 @@ NewG newproc_begin(std::size_t bytes, std::size_t align, const GoOptions& option
                                 "baton::go: stack size out of range (at most 1 GiB, and the "
                                 "arguments must fit in half of it)");
     int error = 0;
-    G* gp = gfget(current_p(), cls);
-    if (!gp) gp = malg(cls, &error);
+    G* gp = gdead(cls, &error);
     if (!gp)
         throw std::system_error(error, std::generic_category(),
                                 "baton::go: no memory for a goroutine's stack; see ulimit -v, "

@@ -31,8 +31,10 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <cstdlib>
-#include <string>
+#include <charconv>
+#include <cstdio>
+#include <string_view>
+#include <system_error>
 
 #include "kernel/syscall.hpp"
 #include "kernel/textfile.hpp"
@@ -58,10 +60,12 @@ void preempt_here(M* m) {
     m->lockedg = gp;
     gp->lockedm = m;
     enter_runtime(m);
-    if (!m->p) settle(m); // on credit
-    // relaxed: what this M is to heed was set before the signal was sent.
-    const std::uint32_t what = m->p->attention.load(kRelaxed);
-    if ((what & kAttnSchedule) != 0) gosched((what & kAttnPreempt) != 0);
+    // As a hog in any case: those are who gets a P when there is no M for one (start_preempted).
+    if (!m->p) { // on credit
+        settle_locked(m, gp, true);
+    } else if ((m->p->attention.load(kRelaxed) & kAttnSchedule) != 0) { // relaxed: set before
+        gosched(true);
+    }
     m->lockedg = lockedg;
     gp->lockedm = lockedm;
     set_state(m, shared::M_RUNNING);
@@ -122,11 +126,12 @@ bool restarted_never(long nr) {
 
 // Does the thread sleep where the signal would be seen?
 bool must_not_wake(std::uint32_t tid) {
-    const std::string at =
-        kernel::read_text_file("/proc/self/task/" + std::to_string(tid) + "/syscall");
-    char* end;
-    const long nr = std::strtol(at.c_str(), &end, 10); // or "running"
-    return end != at.c_str() && restarted_never(nr);
+    char path[64], text[128];
+    (void)std::snprintf(path, sizeof path, "/proc/self/task/%u/syscall", tid);
+    const std::string_view at = kernel::read_text_file(path, text);
+    long nr = 0;
+    const auto [end, error] = std::from_chars(at.data(), at.data() + at.size(), nr);
+    return error == std::errc() && restarted_never(nr); // else it is "running"
 }
 
 shared::m_state peek_state(const M* m) {

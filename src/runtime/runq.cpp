@@ -169,6 +169,17 @@ void globrunqput_hog(G* gp) {
     publish_runqsize();
 }
 
+G* globrunqget_preempted() {
+    G* before = nullptr;
+    for (G* gp = sched.hogq.head; gp; before = gp, gp = gp->schedlink) {
+        if (!gp->lockedm) continue;
+        sched.hogq.drop_after(before);
+        publish_runqsize();
+        return gp;
+    }
+    return nullptr;
+}
+
 G* globrunqget(P* p, std::uint32_t max) {
     const G* hog = sched.hogq.head;
     const bool others = max == 1 || !sched.runq.empty(); // with max 1 the caller has some itself

@@ -149,6 +149,18 @@ struct GQueue {
         }
         return gp;
     }
+    /// Drops the one after `before`, with null the first.
+    void drop_after(G* before) {
+        if (!before) {
+            pop();
+            return;
+        }
+        G* gp = before->schedlink;
+        before->schedlink = gp->schedlink;
+        if (tail == gp) tail = before;
+        gp->schedlink = nullptr;
+        n--;
+    }
 };
 
 /// Called on the next context once a parking G is off its stack: true lets it sleep, false makes it

@@ -86,12 +86,10 @@ struct Sched {
 
     std::atomic<bool> sysmonwait{false}; // sysmon sleeps until somebody leaves idleness
     std::atomic<std::uint32_t> sysmonnote{0};
-    std::atomic<bool> need_spare{false};   // an understudy found no idle M
+    std::atomic<bool> need_spare{false}; // somebody found no idle M
+    std::atomic<std::uint32_t> templatenote{0};
     std::atomic<bool> retake_now{false};   // a plain thread has work for a blocked P
     std::atomic<std::uint32_t> ncredit{0}; // Ms that came back from a call and go on without a P
-    // Ps that wait for a new M, which sysmon is to make: through link, under lock.
-    P* template_ps = nullptr;
-    std::atomic<bool> need_template{false};
 
     Lock glock{Rank::kAllg};
     FreeGs gfree;     // of the default stack size
@@ -107,7 +105,7 @@ struct Sched {
     std::atomic<std::uint32_t> mpeak{0};
     std::atomic<std::uint32_t> midle{0}; // from just before an M is on an idle list to just after
     std::atomic<std::uint32_t> mlockedidle{0}; // Ms that wait for the G locked to them
-    std::atomic<std::uint32_t> nhelpers{0};    // sysmon and understudies
+    std::atomic<std::uint32_t> nhelpers{0};    // sysmon, the template thread, understudies
     std::atomic<std::uint32_t> maxmcount{0};   // 0 until it is set or the runtime starts
     std::atomic<bool> crash_at_limit{false};
     std::atomic<std::uint64_t> mrefused{0};
@@ -120,7 +118,7 @@ struct Sched {
     IdleMs* idle_ms = nullptr; // one per possible CPU
     sigset_t sigmask{}; // of the thread that started the runtime; every M gets it, whoever makes it
     std::uint32_t ncpu = 0;                             // possible ones
-    std::atomic<const std::vector<int>*> cpus{nullptr}; // allowed ones; sysmon follows them
+    std::atomic<const std::vector<int>*> cpus{nullptr}; // allowed ones, followed
     std::atomic<bool> procs_fixed{false};               // asked for, so no changes are followed
     std::atomic<bool> following{false};                 // a goroutine is about to change it
 
@@ -204,6 +202,8 @@ void runqput_all(P* p, GQueue& q);
 // The global queue; sched.lock held.
 void globrunqput(G* gp);
 void globrunqput_hog(G* gp);
+/// The next G that waits with its M in the signal handler; null if there is none.
+G* globrunqget_preempted();
 inline bool globrunqempty() { return sched.runq.empty() && sched.hogq.empty(); }
 void globrunqput_all(GQueue& q);
 G* globrunqget(P* p, std::uint32_t max);
@@ -233,8 +233,9 @@ void find_p(M* m);
 // ---- mstart.cpp ----
 /// Starts an idle or a new M for p, which the caller holds or has taken off the idle list.
 void startm(P* p, bool spinning);
-/// A new M; p may be null: then it parks. False when the kernel refuses a thread.
-bool newm(P* p, bool spinning);
+/// A new M, which parks. False if there may be no more of them or the kernel refuses its thread.
+/// On the template thread, or before there is one.
+bool newosproc();
 /// Parks until it is given a P. `watched`: the P it has just passed on, and may get back at once.
 void stopm(M* m, P* watched = nullptr);
 /// Sleeps until m is handed a P or told what to do. Null: told.
@@ -243,10 +244,8 @@ P* mpark(M* m, P* watched = nullptr);
 bool has_nextp(const M* m);
 /// Leaves the runtime and ends the thread. m has no P.
 [[noreturn]] void mexit(M* m);
-/// For the template thread, sysmon: makes the Ms that others may not make.
-void start_template_ms();
 /// An idle M that will wake on `cpu`: one last seen there, or one from elsewhere, steered. Null if
-/// there is none at all; sysmon then makes one.
+/// there is none at all; the template thread then makes one.
 M* mget_near(std::uint32_t cpu);
 /// Takes back the steering, from m itself or of a parked m.
 void unsteer(M* m);
@@ -299,12 +298,21 @@ void stoplockedm(M* m, P* watched = nullptr);
 void park_locked(M* m, G* gp, UnlockFn unlockf, void* lock);
 void yield_locked(M* m, G* gp);
 void gosched_locked(M* m, G* gp, bool hog);
-void settle_locked(M* m, G* gp);
+void settle_locked(M* m, G* gp, bool hog);
+/// p, which no M is to be had for, to the M of a G that was preempted. False: there is none.
+bool start_preempted(P* p, bool spinning);
 [[noreturn]] void goexit_locked(M* m);
 /// Spins until m is handed a P. False: in vain.
 bool watch(M* m, P* p);
 /// Will a watcher see to what was just queued on p?
 bool watched(const P* p);
+
+// ---- template.cpp ----
+/// Asks for a new M, which will take p, put on the idle list, and what there is to run.
+void newm(P* p, bool spinning);
+/// The same where there is no P to put there. Any thread; does not wait.
+void want_m();
+[[noreturn]] void template_thread();
 
 // ---- sysmon.cpp ----
 void sysmon(M* m);
@@ -316,7 +324,7 @@ void start_the_world();
 void gcstopm(M* m);
 /// World stopped, or before the first M.
 void procresize(std::uint32_t n);
-/// For sysmon, when the machine offers another number of CPUs, or other ones.
+/// When the machine offers another number of CPUs, or other ones. On the template thread.
 void follow_procs(std::uint32_t n);
 void follow_cpus(const std::vector<int>& cpus);
 
@@ -335,8 +343,8 @@ bool gfscavenge();
 /// May there be so many Ms?
 bool thread_allowed(std::uint32_t mcount);
 /// No M could be made: the counter and, once, a line that says why. `error` is the kernel's, 0 if
-/// it was the limit; `needed`: a P waits for the M.
-void thread_refused(int error, bool needed);
+/// it was the limit.
+void thread_refused(int error);
 /// Would an M wanted now be had?
 bool m_to_be_had();
 /// If one was refused, now that there is one, it is looked for again.

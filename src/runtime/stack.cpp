@@ -8,6 +8,7 @@
 
 #include "kernel/stackmem.hpp"
 #include "runtime/lock.hpp"
+#include "runtime/persistentalloc.hpp"
 
 #if defined(BATON_ASAN)
 #include <sanitizer/lsan_interface.h>
@@ -164,7 +165,9 @@ bool stackfree(G* gp) noexcept {
     const auto slot = static_cast<std::size_t>(lo - s.start) / bytes;
     {
         LockGuard guard(c.lock);
-        if (!s.free) s.free = new (std::nothrow) std::uint64_t[(slots + 63) / 64]();
+        if (!s.free)
+            s.free = static_cast<std::uint64_t*>(
+                persistentalloc((slots + 63) / 64 * sizeof(std::uint64_t), alignof(std::uint64_t)));
         if (!s.free) return false;
     }
     gp->~G();

@@ -14,6 +14,7 @@
 #include "kernel/cpus.hpp"
 #include "kernel/futex.hpp"
 #include "runtime/entry.hpp"
+#include "runtime/persistentalloc.hpp"
 #include "runtime/preempt.hpp"
 #include "runtime/sched.hpp"
 #include "runtime/sema.hpp"
@@ -49,7 +50,8 @@ void seize(M* m) {
 }
 
 P* make_p(std::uint32_t slot) {
-    P* p = new P;
+    P* p = persistent_new<P>();
+    if (!p) fatal("no memory for a processor");
     p->slot = slot;
     p->rec = &sched.records.p[slot];
     assist::give_up(*p->rec, shared::P_GCSTOP);

@@ -146,7 +146,7 @@ void settle(M* m) noexcept {
     m->rec->p = 0;
     G* gp = m->curg;
     if (gp->lockedm) {
-        settle_locked(m, gp);
+        settle_locked(m, gp, false);
     } else {
         m->prev = gp;
         m->after = settle0;

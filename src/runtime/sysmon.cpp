@@ -6,22 +6,21 @@
 //   preempt    Gs that have run for 10 ms while others wait; those that do not heed it are sent a
 //              signal, as are Ms that have run as long without their P (preempt.cpp)
 //   netpoll    when no M has polled for 10 ms
-//   spare      an idle M for the understudies, who may not make one
-//   template   Ms for locked threads, whose signal mask, CPUs and priority they must not inherit
 //   trim       idle Ms that were not needed for a while leave
 //   deadlock   when nothing will ever run again the process ends and says why
 //   scavenge   so do dead Gs with their stacks: 1 % of a CPU at most, 10 % when all Ps are idle
-//   follow     the CPUs we may use have changed, or our cgroup's quota
+//
+// What it waits for would keep Ps from everybody: so nothing here calls malloc
+// (persistentalloc.hpp) or makes a thread (template.cpp).
 //
 // It sleeps 20 us to 10 ms between rounds, as the reference's; with the probe it starts at 1 ms, as
 // blocks are announced. When all Ps are idle it sleeps longer (deep_sleep).
 #include <algorithm>
-#include <vector>
 
 #include "kernel/clock.hpp"
-#include "kernel/cpus.hpp"
 #include "kernel/futex.hpp"
 #include "runtime/netpoll.hpp"
+#include "runtime/persistentalloc.hpp"
 #include "runtime/preempt.hpp"
 #include "runtime/sched.hpp"
 
@@ -43,7 +42,6 @@ constexpr int kTrimAtOnce = 16;
 constexpr std::int64_t kScavengePeriodNs = 1'000'000'000;
 constexpr std::int64_t kScavengeForceNs = 120'000'000'000;
 constexpr std::int64_t kScavengeAtOnceNs = 100'000;
-constexpr std::int64_t kFollowPeriodNs = 1'000'000'000;
 
 /// What was seen of a P at the last look.
 struct Seen {
@@ -68,10 +66,8 @@ private:
     bool slice_over(P* p, Seen& s, std::int64_t now);
     void end_slice(P* p, Seen& s, std::int64_t now);
     bool long_in_kernel(P* p, Seen& s, assist::Word w, std::int64_t now);
-    bool spare();
     void trim(std::int64_t now);
     void scavenge(std::int64_t now);
-    void follow(std::int64_t now);
 
     M* m_;
     Seen seen_[kMaxP];
@@ -86,31 +82,24 @@ private:
     std::int64_t scavenge_when_ = 0;
     std::int64_t scavenge_period_ = 0;
     std::int64_t scavenge_force_ = kernel::nanotime() + kScavengeForceNs;
-    std::int64_t follow_when_ = kernel::nanotime() + kFollowPeriodNs;
-    kernel::CpuQuota quota_;
     bool note_came_ = false;
     bool look_again_ = false; // a wanted P was seen in the kernel for the first time
 };
 
 std::int64_t least_delay() { return sched.tier == Assist::kProbe ? 1'000'000 : 20'000; }
 
-bool asked_for_m() { return sched.need_spare.load(kSeqCst) || sched.need_template.load(kSeqCst); }
-
 void Sysmon::run() {
     std::fill(std::begin(trim_low_), std::end(trim_low_), 0u);
     for (;;) {
         wait();
         const std::int64_t now = kernel::nanotime();
-        start_template_ms();
-        const bool work = sched.retake_now.exchange(false, kSeqCst);
-        const bool asked = spare() || work;
+        const bool asked = sched.retake_now.exchange(false, kSeqCst);
         poll(now);
         next_look_ = kernel::kForever;
         end_long_credit(now);
         idle_rounds_ = retake(now, asked) ? 0 : idle_rounds_ + 1;
         trim(now);
         scavenge(now);
-        follow(now);
         if (sched.probe && !sched.has_standby.load(kRelaxed)) appoint_standby(); // relaxed: a hint
         if (m_to_be_had()) heed_mwanted();
         // Work in the global queue and a P nobody could be started for (a refused thread).
@@ -138,13 +127,13 @@ void Sysmon::wait() {
     std::int64_t until = now + (again ? least_delay() : delay_);
     const std::uint32_t seq = sched.sysmonnote.load(kSeqCst);
     // relaxed: wake_sysmon raises the note after it, as with the others
-    if (asked_for_m() || sched.retake_now.load(kRelaxed)) return;
+    if (sched.retake_now.load(kRelaxed)) return;
     until = std::min(until, now + (now < hogs_until_ ? kHogDelayNs : kBusyDelayNs));
     note_came_ = kernel::futex_wait(&sched.sysmonnote, seq, std::min(until, next_look_)) == 0;
 }
 
 // An M is to be made or found, and can be.
-bool m_wanted() { return asked_for_m() || (sched.mwanted.load(kSeqCst) && m_to_be_had()); }
+bool m_wanted() { return sched.mwanted.load(kSeqCst) && m_to_be_had(); }
 
 // All Ps idle. In the tier that needs us for each handoff: until somebody takes a P. In the others
 // only after a second of that: waking us would put us on the CPU in the very moment that the M with
@@ -277,18 +266,6 @@ bool Sysmon::retake_p(P* p, Seen& s, std::int64_t now, bool asked) {
     return true;
 }
 
-bool Sysmon::spare() {
-    if (!sched.need_spare.exchange(false, kSeqCst)) return false;
-    // A few at once, so that a burst of blocks is met by few rounds; trim takes back what was too
-    // many.
-    const std::uint32_t more = std::clamp<std::uint32_t>(sched.mcount.load(kRelaxed) / 4, 1, 8);
-    // Counted, not looked for: a new M is idle only once its thread has come up and parked.
-    for (std::uint32_t n = sched.midle.load(kRelaxed); n < more; n++) { // relaxed: a rough measure
-        if (!newm(nullptr, false)) break;
-    }
-    return true;
-}
-
 void Sysmon::trim(std::int64_t now) {
     const std::uint32_t idle = sched.midle.load(kRelaxed); // relaxed: a rough measure
     trim_low_[trim_at_] = std::min(trim_low_[trim_at_], idle);
@@ -322,22 +299,11 @@ void Sysmon::scavenge(std::int64_t now) {
     scavenge_when_ = now + spent * (idle ? 10 : 100);
 }
 
-// Our own mask stands for the process's: we are never bound to a CPU by ourselves.
-void Sysmon::follow(std::int64_t now) {
-    if (now < follow_when_) return;
-    follow_when_ = now + kFollowPeriodNs;
-    std::vector<int> cpus = kernel::allowed_cpus();
-    if (cpus.empty()) return;
-    if (cpus != *sched.cpus.load(kRelaxed)) follow_cpus(cpus); // relaxed: only we change it
-    if (sched.procs_fixed.load(kRelaxed)) return; // relaxed: looked at again with the world stopped
-    const int n = kernel::procs_for(static_cast<int>(cpus.size()), quota_.read());
-    follow_procs(std::min(static_cast<std::uint32_t>(n), kMaxP));
-}
-
 } // namespace
 
 void sysmon(M* m) {
-    auto* s = new Sysmon(m);
+    auto* s = persistent_new<Sysmon>(m);
+    if (!s) fatal("no memory for sysmon");
     s->run();
 }
 

@@ -14,6 +14,7 @@ namespace baton::rt {
 namespace {
 
 constexpr std::size_t kArity = 4;
+constexpr std::size_t kHeapAtFirst = 4096 / sizeof(TimerEntry);
 
 /// Takes the timer out of what Timers guards; its entry must be dropped in the same breath.
 void leave(Timer* t) noexcept {
@@ -79,6 +80,7 @@ bool Timers::place(Timer* t, std::int64_t when, bool fresh) {
     t->when = when;
     if (fresh) {
         t->entry_when = when;
+        if (heap.capacity() == 0) heap.reserve(kHeapAtFirst);
         heap.push_back({when, t});
         sift_up(heap.size() - 1);
         return false;
@@ -128,7 +130,7 @@ std::int64_t Timers::run(std::int64_t now) {
 
 void Timers::take(Timers& from) {
     // One lock at a time: they are of one rank, and nobody else is about.
-    std::vector<TimerEntry> moved;
+    TimerHeap moved;
     {
         LockGuard guard(from.lock);
         from.adjust();

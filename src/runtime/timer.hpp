@@ -23,6 +23,7 @@
 #include <vector>
 
 #include "runtime/lock.hpp"
+#include "runtime/persistentalloc.hpp"
 
 namespace baton::rt {
 
@@ -58,9 +59,11 @@ struct TimerEntry {
     Timer* timer;
 };
 
+using TimerHeap = std::vector<TimerEntry, PageAllocator<TimerEntry>>;
+
 struct Timers {
     Lock lock{Rank::kTimers};
-    std::vector<TimerEntry> heap; // 4-ary, by when; never gives memory back
+    TimerHeap heap; // 4-ary, by when; never gives memory back
     // When the first is due, 0 = none. Written under lock; read by anybody who sleeps or steals.
     std::atomic<std::int64_t> next_when{0};
     std::int64_t moved_when = 0; // the earliest of the timers to be moved up; 0 = none

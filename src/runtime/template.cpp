@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The template thread makes the threads of all Ms but the first, and follows the machine's changes.
+//
+// The others may not. A locked G's thread has a signal mask, CPUs and a priority that what it makes
+// would inherit. An understudy must not wait. And nobody who has a P, or is to hand one out, may
+// call pthread_create or malloc, as a goroutine that was preempted in there holds its locks until
+// it gets a P (persistentalloc.hpp). So this thread holds no P and no lock while it makes one: who
+// wants an M puts the P on the idle list, says so (sched.mwanted), and the M takes it from there as
+// any does that goes to sleep after another was refused (limits.cpp). If all there is to run is
+// such goroutines, no M is wanted: each has its own, and gets the P at once (start_preempted).
+#include <algorithm>
+#include <vector>
+
+#include "kernel/clock.hpp"
+#include "kernel/cpus.hpp"
+#include "kernel/futex.hpp"
+#include "runtime/sched.hpp"
+
+namespace baton::rt {
+
+namespace {
+
+constexpr auto kRelaxed = std::memory_order_relaxed;
+constexpr std::int64_t kFollowPeriodNs = 1'000'000'000;
+
+// A few at once, so that a burst of blocks is met by few rounds; sysmon's trim takes back what was
+// too many.
+void make_spares() {
+    const std::uint32_t more = std::clamp<std::uint32_t>(sched.mcount.load(kRelaxed) / 4, 1, 8);
+    // Counted, not looked for: a new M is idle only once its thread has come up and parked.
+    for (std::uint32_t n = sched.midle.load(kRelaxed); n < more; n++) { // relaxed: a rough measure
+        if (!newosproc()) break;
+    }
+}
+
+// Our own mask stands for the process's: we are never bound to a CPU by ourselves.
+void follow(kernel::CpuQuota& quota) {
+    const std::vector<int> cpus = kernel::allowed_cpus();
+    if (cpus.empty()) return;
+    if (cpus != *sched.cpus.load(kRelaxed)) follow_cpus(cpus); // relaxed: only we change it
+    if (sched.procs_fixed.load(kRelaxed)) return; // relaxed: looked at again with the world stopped
+    const int n = kernel::procs_for(static_cast<int>(cpus.size()), quota.read());
+    follow_procs(std::min(static_cast<std::uint32_t>(n), kMaxP));
+}
+
+} // namespace
+
+void newm(P* p, bool spinning) {
+    if (spinning) nmspinning().fetch_sub(1, kSeqCst);
+    {
+        LockGuard guard(sched.lock);
+        pidleput(p);
+    }
+    sched.mwanted.store(true, kSeqCst);
+    // On its way to sleep just now, one may have looked at mwanted before that (limits.cpp).
+    if (sched.midle.load(kSeqCst) > 0) wake_sysmon();
+    want_m();
+}
+
+void want_m() {
+    sched.need_spare.store(true, kSeqCst);
+    sched.templatenote.fetch_add(1, kSeqCst);
+    kernel::futex_wake(&sched.templatenote, 1);
+}
+
+void template_thread() {
+    kernel::CpuQuota quota;
+    std::int64_t follow_when = kernel::nanotime() + kFollowPeriodNs;
+    for (;;) {
+        const std::uint32_t seq = sched.templatenote.load(kSeqCst);
+        if (sched.need_spare.exchange(false, kSeqCst)) {
+            make_spares();
+            // A blocked P may be waiting that no understudy had an M for.
+            sched.retake_now.store(true, kSeqCst);
+            wake_sysmon();
+        } else {
+            (void)kernel::futex_wait(&sched.templatenote, seq, follow_when);
+        }
+        const std::int64_t now = kernel::nanotime();
+        if (now < follow_when) continue;
+        follow_when = now + kFollowPeriodNs;
+        follow(quota);
+    }
+}
+
+} // namespace baton::rt
