@@ -5,6 +5,7 @@
 // run: tiers
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstdint>
@@ -94,7 +95,7 @@ TEST_CASE("sched: a storm of starts") {
 TEST_CASE("sched: a storm of yields") {
     under_change([](Clock::time_point until) {
         constexpr int kYielders = 300;
-        std::vector<std::uint64_t> turns(kYielders);
+        std::vector<std::atomic<std::uint64_t>> turns(kYielders);
         std::atomic<bool> stop{false};
         WaitGroup wg;
         for (int i = 0; i < kYielders; i++) {
@@ -105,10 +106,14 @@ TEST_CASE("sched: a storm of yields") {
                 } while (!stop.load());
             });
         }
-        while (Clock::now() < until) baton::sleep_for(5ms);
+        auto fewest = [&] { return std::min_element(turns.begin(), turns.end())->load(); };
+        // Nobody starves; but others may have the machine for a while.
+        const auto patience = until + 30s;
+        while (Clock::now() < until || (fewest() <= 10 && Clock::now() < patience))
+            baton::sleep_for(5ms);
+        CHECK(fewest() > 10);
         stop.store(true);
         wg.wait();
-        for (const std::uint64_t n : turns) CHECK(n > 10); // nobody starved
     });
 }
 
