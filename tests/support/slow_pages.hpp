@@ -88,6 +88,12 @@ public:
     }
     [[nodiscard]] char* page(std::size_t i) const { return memory_ + i * kPage; }
     void give(std::size_t i) const { give_page(fd_, reinterpret_cast<std::uintptr_t>(page(i))); }
+    /// Waits until somebody has asked for a page.
+    void wait_asked() const {
+        pollfd asked{fd_, POLLIN, 0};
+        while (::poll(&asked, 1, -1) != 1) {
+        }
+    }
     /// All are gone again.
     void take_back() const {
         if (::madvise(memory_, bytes_, MADV_DONTNEED) != 0) fail("madvise");
