@@ -222,6 +222,16 @@ int Probe::register_thread(shared::u32 m_slot) noexcept {
 int Probe::register_thread_via(Via via, shared::u32 m_slot) noexcept {
     if (forked_) return -ENODEV;
     if (m_slot == 0 || m_slot >= BATON_MAX_M) return -EINVAL;
+    return note_thread(via, m_slot);
+}
+
+int Probe::unregister_thread() noexcept {
+    if (forked_) return 0;
+    return note_thread(Via::kPidfd, 0) == 0 ? 0 : note_thread(Via::kProgram, 0);
+}
+
+// Slot 0 is nobody.
+int Probe::note_thread(Via via, shared::u32 m_slot) noexcept {
     if (via == Via::kProgram) {
         bpf_test_run_opts run{};
         run.sz = sizeof run;

@@ -5,8 +5,8 @@
 // sees another's records. How the marking works is told in the program itself.
 //
 // Threads: load, pin and the destructor by one thread while no other uses the probe.
-// register_thread by each M for itself. consume by any one thread at a time. The rest by anyone. No
-// signal handlers.
+// register_thread and unregister_thread by each M for itself. consume by any one thread at a time.
+// The rest by anyone. No signal handlers.
 //
 // Invariants:
 //   I1  after load() every thread of every process is watched, but acted on only if registered
@@ -50,6 +50,9 @@ public:
     /// no capability, or on kernels before 6.9 by a program run in this thread, which takes
     /// CAP_BPF.
     [[nodiscard]] int register_thread(shared::u32 m_slot) noexcept;
+    /// The calling thread is no M any more. Comes before its slot goes to another: a thread on its
+    /// way out still sleeps. 0, or -errno, and then the slot must go to nobody.
+    [[nodiscard]] int unregister_thread() noexcept;
 
     /// Readable while events wait to be consumed, for poll and epoll.
     [[nodiscard]] int events_fd() const noexcept;
@@ -76,6 +79,7 @@ public:
 
 private:
     Probe() = default;
+    int note_thread(Via via, shared::u32 m_slot) noexcept;
     bool map_records(std::string& why);
 
     handoff_bpf* skel_ = nullptr;

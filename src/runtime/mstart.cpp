@@ -165,7 +165,10 @@ void mexit(M* m) {
     baton_tls_m = nullptr;
     sched.mcount.fetch_sub(1, kSeqCst);
     if (sched.mwanted.load(kSeqCst)) wake_sysmon(); // there may be another now
-    free_m(m); // nothing of m is used by this thread after this
+    // The thread sleeps on its way out, and so must be nobody by then. If it cannot, its slot is
+    // lost.
+    if (!sched.probe || sched.probe->unregister_thread() == 0)
+        free_m(m); // nothing of m is used by this thread after this
     pthread_exit(nullptr);
 }
 

@@ -8,7 +8,6 @@
 #include <array>
 #include <atomic>
 #include <chrono>
-#include <fstream>
 #include <functional>
 #include <string>
 #include <thread>
@@ -25,56 +24,14 @@
 #include "assist/ownership.hpp"
 #include "assist/probe.hpp"
 #include "kernel/syscall.hpp"
+#include "support/probe.hpp"
 
 using namespace baton;
-using assist::Probe;
+using namespace probe_test;
 using assist::Word;
 using namespace std::chrono_literals;
 
 namespace {
-
-std::unique_ptr<Probe> load_or_skip() {
-    std::string why;
-    auto probe = Probe::load(why);
-    if (probe) return probe;
-    const bool must = ::geteuid() == 0 && ::access("/sys/kernel/btf/vmlinux", R_OK) == 0;
-    if (must) {
-        FAIL("the probe does not load: " << why);
-    } else {
-        MESSAGE("SKIPPED: " << why);
-    }
-    return nullptr;
-}
-
-template <class T>
-T read_shared(T& field) {
-    return std::atomic_ref<T>(field).load(std::memory_order_acquire);
-}
-template <class T>
-void write_shared(T& field, T value) {
-    std::atomic_ref<T>(field).store(value, std::memory_order_release);
-}
-
-void pin_thread(int cpu) {
-    cpu_set_t set;
-    CPU_ZERO(&set);
-    CPU_SET(cpu, &set);
-    CHECK(::sched_setaffinity(0, sizeof set, &set) == 0);
-}
-
-/// Sleeping, by the kernel's word, and not just on its way there.
-bool sleeps(long tid) {
-    for (int round = 0, asleep = 0; round < 2000; ++round) {
-        std::ifstream stat("/proc/self/task/" + std::to_string(tid) + "/stat");
-        std::string text;
-        std::getline(stat, text);
-        const std::size_t paren = text.rfind(") ");
-        asleep = paren != std::string::npos && text[paren + 2] == 'S' ? asleep + 1 : 0;
-        if (asleep == 3) return true;
-        std::this_thread::sleep_for(1ms);
-    }
-    return false;
-}
 
 /// An M that sets its word and blocks in read, again for each round.
 class BlockingM {
@@ -106,6 +63,7 @@ public:
         quit_.store(true);
         CHECK(::write(pipe_[1], "x", 1) == 1);
         thread_.join();
+        CHECK(unregistered_ == 0);
     }
     long tid() const { return tid_.load(); }
     shared::m_rec& m() { return r_.m[kM]; }
@@ -131,6 +89,7 @@ private:
             }
         } while (!quit_.load());
         m().p = 0;
+        unregistered_ = probe.unregister_thread();
     }
 
     assist::Records r_;
@@ -139,6 +98,7 @@ private:
     std::atomic<int> rounds_{0};
     std::atomic<bool> quit_{false};
     int registered_ = -1;
+    int unregistered_ = -1;
     std::thread thread_;
 };
 

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "baton/baton.hpp"
+#include "runtime/entry.hpp"
 
 using namespace std::chrono_literals;
 using Clock = std::chrono::steady_clock;
@@ -32,6 +33,15 @@ bool credit_here() {
     std::printf("skip: no probe in this tier: unannounced blocks keep their processor\n");
     return false;
 }
+
+/// A thread on its way out that takes its time, asleep mostly.
+struct Leaver {
+    static inline std::atomic<bool> leaving{false}, quit{false};
+    ~Leaver() {
+        leaving = true;
+        while (!quit) sleep_raw(1ms);
+    }
+};
 
 } // namespace
 
@@ -116,5 +126,44 @@ TEST_CASE("credit: a bracket, and the end of a goroutine, right after an unannou
         }
         wg.wait();
         CHECK(n == 200);
+    });
+}
+
+TEST_CASE("credit: a thread that leaves takes no P from the next one in its place") {
+    if (!credit_here()) return;
+    baton::run([] {
+        baton::set_max_procs(4);
+        std::atomic<std::uint32_t> place{0};
+        std::atomic<int> looked{0}, robbed{0};
+        std::atomic<bool> done{false};
+        baton::go([&] {
+            baton::lock_os_thread(); // to the end: so the thread ends, too
+            thread_local Leaver leaver;
+            (void)&leaver;
+            place = baton::rt::getm()->slot;
+        });
+        while (!Leaver::leaving) baton::yield();
+        // Threads are made until one has the place.
+        baton::WaitGroup wg;
+        for (int i = 0; i < 200 && looked == 0; i++) {
+            wg.go([&] {
+                baton::rt::M* m = baton::rt::getm();
+                if (m->slot != place) {
+                    baton::blocking([&] {
+                        while (!done) sleep_raw(1ms);
+                    });
+                    return;
+                }
+                for (const auto end = Clock::now() + 50ms; Clock::now() < end; looked++) {
+                    robbed += baton::rt::state_of(m) != baton::shared::M_RUNNING;
+                }
+            });
+            baton::sleep_for(1ms);
+        }
+        done = true;
+        wg.wait();
+        CHECK(looked > 0);
+        CHECK(robbed == 0);
+        Leaver::quit = true;
     });
 }

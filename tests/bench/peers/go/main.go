@@ -32,6 +32,7 @@ func figure(name string, value float64) {
 
 var benches = map[string]func(args){
 	"bracket":      bracket,
+	"fault":        fault,
 	"handoff":      handoff,
 	"handoff_load": handoffLoad,
 	"http":         serve,
