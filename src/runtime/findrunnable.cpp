@@ -23,11 +23,10 @@
 //
 // And an M that finds nothing looks for a blocked P with work before it sleeps (the scan): under
 // saturation most handoffs happen there, for nothing.
-#include <numeric>
-
 #include "kernel/clock.hpp"
 #include "runtime/netpoll.hpp"
 #include "runtime/sched.hpp"
+#include "runtime/steal_order.hpp"
 
 namespace baton::rt {
 
@@ -70,27 +69,14 @@ G* poll_network(std::int64_t delay) {
     return gp;
 }
 
-// Visits all Ps in a random order, each once: start and stride, the stride coprime to their number.
-template <class Visit>
-bool each_p(M* m, Visit visit) {
-    const std::uint32_t n = procs();
-    const std::uint32_t r = fastrand(m);
-    std::uint32_t stride = r % n + 1;
-    while (std::gcd(stride, n) != 1) stride++;
-    std::uint32_t at = (r >> 16) % n;
-    for (std::uint32_t i = 0; i < n; i++, at = (at + stride) % n) {
-        if (visit(sched.allp[at])) return true;
-    }
-    return false;
-}
-
 // Four passes over the others' queues; the last takes due timers and runnext as well.
 G* steal_work(M* m, bool& new_work) {
     P* p = m->p;
     G* found = nullptr;
     for (int pass = 0; pass < kStealPasses && !found && !new_work; pass++) {
         const bool last = pass == kStealPasses - 1;
-        each_p(m, [&](P* victim) {
+        in_random_order(procs(), fastrand(m), [&](std::uint32_t i) {
+            P* victim = sched.allp[i];
             if (sched.gcwaiting.load(kRelaxed)) { // relaxed: seen again at the top
                 new_work = true;
                 return true;

@@ -22,16 +22,8 @@ void plan(bench::Plan& plan) {
     for (const int connections : {64, 512}) {
         for (const char* impl : {"baton", "go", "tokio", "pthread"}) {
             const bench::Command command = bench::server_command(plan, impl);
-            plan.add_own(impl, {{"conns", std::to_string(connections)}}, [=]() -> bench::Figures {
-                const bench::Server server(command);
-                const double cpu_before_us = server.cpu_us();
-                const bench::WrkReport wrk =
-                    bench::Wrk(server.url() + "/", connections, seconds).report();
-                return {{"rps", wrk.requests_per_s},
-                        {"p50_us", wrk.p50_us},
-                        {"p99_us", wrk.p99_us},
-                        {"cpu_us_each", (server.cpu_us() - cpu_before_us) / wrk.requests}};
-            });
+            plan.add_own(impl, {{"conns", std::to_string(connections)}},
+                         [=] { return bench::measure_hello(command, connections, seconds); });
         }
     }
 }

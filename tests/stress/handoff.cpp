@@ -276,7 +276,7 @@ TEST_CASE("handoff: nothing is lost while half of all block, on 1, 2, 4 and 16 p
 
 // TestPreemptionAfterSyscall: who goes from one call straight into the next gives way all the same.
 TEST_CASE("handoff: goroutines that block again and again let others start and stop") {
-    for (const int procs : {1, 2}) {
+    for (const int procs : {1, 2, 4, 8}) {
         for (const auto length : {10us, 100us, 1000us}) {
             const auto start = std::chrono::steady_clock::now();
             baton::run([&] {

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "baton/baton.hpp"
+#include "runtime/netpoll.hpp"
 
 namespace net_test {
 
@@ -34,7 +35,7 @@ inline int open_descriptors() {
 /// descriptor behind.
 template <class F>
 void on_goroutine(F f) {
-    for (int procs : {1, 2, 4}) {
+    for (int procs : {1, 2, 4, 8}) {
         CAPTURE(procs);
         baton::run([procs] { baton::set_max_procs(procs); });
         int before = open_descriptors(); // a thread that begins has one for a moment
@@ -43,6 +44,7 @@ void on_goroutine(F f) {
         // A goroutine's own objects go a moment after whoever waited for it has been told.
         for (int i = 0; i < 1000 && open_descriptors() != before; i++) ::usleep(1000);
         CHECK(open_descriptors() == before);
+        CHECK(!baton::rt::netpoll_any_waiters()); // TestNetpollWaiters
     }
 }
 

@@ -8,6 +8,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <ctime>
 #include <string>
@@ -34,17 +35,20 @@ using baton::WaitGroup;
 namespace {
 
 const Strings kTiers = {"BATON_ASSIST=probe", "BATON_ASSIST=understudy", "BATON_ASSIST=sysmon"};
+const Strings kProcs = {"BATON_MAXPROCS=1", "BATON_MAXPROCS=2", "BATON_MAXPROCS=4",
+                        "BATON_MAXPROCS=8"};
+const Strings kDefault = {"BATON_MAXPROCS="};
 constexpr const char* kDeadlock = "fatal error: all goroutines are asleep - deadlock!\n";
 constexpr auto kLong = 500ms; // several looks of sysmon's
 
-void check_dead(const char* title, const std::string& tier) {
+void check_dead_on(const char* title, const std::string& tier, const std::string& procs) {
 #if defined(BATON_TSAN)
     std::printf("skip: ThreadSanitizer has a thread of its own, of which nobody can know what it "
                 "wakes\n");
-    (void)title, (void)tier;
+    (void)title, (void)tier, (void)procs;
 #else
-    const Child child = run_child(title, {tier});
-    INFO(title << "\n" << child.output);
+    const Child child = run_child(title, {tier, procs});
+    INFO(title << "\n" << tier << " " << procs << "\n" << child.output);
     CHECK(!child.hung);
     CHECK(child.exited(2));
     CHECK(child.has(kDeadlock));
@@ -52,8 +56,22 @@ void check_dead(const char* title, const std::string& tier) {
 #endif
 }
 
-void check_alive(const char* title) {
-    for (const std::string& tier : kTiers) check_works(run_child(title, {tier}));
+void check_dead(const char* title, const Strings& on = kDefault) {
+    for (const std::string& tier : kTiers) {
+        for (const std::string& procs : on) check_dead_on(title, tier, procs);
+    }
+}
+
+void check_alive(const char* title, const Strings& on = kDefault) {
+    for (const std::string& tier : kTiers) {
+        for (const std::string& procs : on) check_works(run_child(title, {tier, procs}));
+    }
+}
+
+std::size_t count(const std::string& text, const std::string& what) {
+    std::size_t n = 0;
+    for (std::size_t at = 0; (at = text.find(what, at)) != std::string::npos; at++) n++;
+    return n;
 }
 
 /// A goroutine that waits for ever, so that the question is asked at all.
@@ -64,6 +82,12 @@ void leave_one_asleep() {
 } // namespace
 
 // ---- where it is one ----
+
+const bool in_init = [] {
+    if (std::getenv("BATON_TEST_IN_INIT") == nullptr) return false;
+    baton::run([] { (void)Chan<int>().recv(); });
+    return true;
+}();
 
 TEST_CASE("child: all asleep" * doctest::skip()) {
     baton::run([] {
@@ -82,6 +106,18 @@ TEST_CASE("child: locked and asleep" * doctest::skip()) {
     baton::run([] {
         baton::lock_os_thread();
         (void)Chan<int>().recv();
+    });
+    reached();
+}
+TEST_CASE("child: asleep and one locked" * doctest::skip()) {
+    baton::run([] {
+        Chan<int> c;
+        baton::go([=] {
+            baton::lock_os_thread();
+            (void)c.recv();
+        });
+        baton::sleep_for(1ms);
+        (void)c.recv();
     });
     reached();
 }
@@ -106,11 +142,12 @@ TEST_CASE("child: asleep after a thread" * doctest::skip()) {
 }
 
 TEST_CASE("deadlock: all goroutines asleep ends the process and shows each") {
-    for (const std::string& tier : kTiers) check_dead("all asleep", tier);
+    check_dead("all asleep", kProcs);
 #if !defined(BATON_TSAN)
     const Child child = run_child("all asleep");
     INFO(child.output);
     CHECK(child.has(std::string(kDeadlock) + "\ngoroutine 1 [sync.WaitGroup.Wait]:\n"));
+    CHECK(count(child.output, "\ngoroutine ") == 4);
     CHECK(child.has(" [sync.Mutex.Lock]:\n"));
     CHECK(child.has(" [chan send]:\n"));
     const std::size_t at = child.output.find(" [chan receive]:\n");
@@ -122,11 +159,25 @@ TEST_CASE("deadlock: all goroutines asleep ends the process and shows each") {
 }
 
 TEST_CASE("deadlock: found when the last timer, call or plain thread that could help is gone") {
+    check_dead("asleep after a timer");
+    check_dead("asleep after a call");
+    check_dead("asleep after a thread");
+}
+
+// TestLockedDeadlock, TestLockedDeadlock2
+TEST_CASE("deadlock: with goroutines locked to their threads as without") {
+    check_dead("locked and asleep", kProcs);
+    check_dead("asleep and one locked", kProcs);
+}
+
+// TestInitDeadlock
+TEST_CASE("deadlock: also before main begins") {
     for (const std::string& tier : kTiers) {
-        check_dead("asleep after a timer", tier);
-        check_dead("asleep after a call", tier);
-        check_dead("asleep after a thread", tier);
-        check_dead("locked and asleep", tier);
+        const Child child = run_child("all asleep", {tier, "BATON_TEST_IN_INIT=1"});
+        INFO(child.output);
+        CHECK(child.exited(2));
+        CHECK(child.has(kDeadlock));
+        CHECK(!child.has("case: "));
     }
 }
 
@@ -208,11 +259,15 @@ TEST_CASE("child: threads come and go" * doctest::skip()) {
     reached();
 }
 
-TEST_CASE("deadlock: not while a timer, a call, a plain thread or the network can wake one") {
+TEST_CASE("deadlock: not while a timer, a call, or a plain thread can wake one") {
     check_alive("a timer to come");
     check_alive("a call to return");
     check_alive("a plain thread to send");
-    check_alive("a connection to come");
+}
+
+// TestNetpollDeadlock
+TEST_CASE("deadlock: not while one waits for a connection") {
+    check_alive("a connection to come", kProcs);
 }
 
 TEST_CASE("deadlock: not while main is outside run, or threads come and go") {

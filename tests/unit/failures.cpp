@@ -165,6 +165,44 @@ TEST_CASE("child: throws in blocking" * doctest::skip()) {
     reached();
 }
 
+namespace {
+/// While 16 goroutines go round with f.
+template <class F>
+void throw_beside(F f) {
+    baton::run([&] {
+        WaitGroup wg;
+        for (int i = 0; i < 16; i++) {
+            wg.go([&] {
+                for (;;) f();
+            });
+        }
+        wg.go([] {
+            baton::sleep_for(20ms);
+            throw std::runtime_error("beside");
+        });
+        wg.wait();
+    });
+    reached();
+}
+} // namespace
+TEST_CASE("child: throws beside yields" * doctest::skip()) { throw_beside(baton::yield); }
+TEST_CASE("child: throws beside calls" * doctest::skip()) {
+    throw_beside([] { baton::blocking([] { ::usleep(100); }); });
+}
+
+// TestPanicDeadlockGosched, TestPanicDeadlockSyscall
+TEST_CASE("failures: so it does while others yield, or are in calls") {
+    for (const char* title : {"throws beside yields", "throws beside calls"}) {
+        for (const char* tier : {"probe", "understudy", "sysmon"}) {
+            for (const char* procs : {"1", "2", "4", "8"}) {
+                check_dies(
+                    title, "panic: std::runtime_error: beside",
+                    {std::string("BATON_ASSIST=") + tier, std::string("BATON_MAXPROCS=") + procs});
+            }
+        }
+    }
+}
+
 TEST_CASE("failures: an exception that escapes a goroutine ends the process") {
     check_dies("throws", "panic: std::runtime_error: out of cheese");
     check_dies("throws int", "panic: int");

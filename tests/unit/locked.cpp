@@ -18,8 +18,10 @@
 #include <unistd.h>
 
 #include "baton/baton.hpp"
+#include "support/procs.hpp"
 
 using namespace std::chrono_literals;
+using procs_test::over_procs;
 using Clock = std::chrono::steady_clock;
 
 namespace {
@@ -107,7 +109,7 @@ thread_local bool taken = false;
 } // namespace
 
 TEST_CASE("locked: the thread stays the same over parks, calls and unannounced blocks") {
-    baton::run([] {
+    over_procs([](int) {
         Noise noise;
         baton::WaitGroup wg;
         std::atomic<int> moved{0};
@@ -135,7 +137,7 @@ TEST_CASE("locked: the thread stays the same over parks, calls and unannounced b
 }
 
 TEST_CASE("locked: nothing else runs on the thread") {
-    baton::run([] {
+    over_procs([](int) {
         std::atomic<int> strangers{0};
         std::atomic<bool> stop{false};
         baton::WaitGroup wg, others;
@@ -168,7 +170,7 @@ TEST_CASE("locked: nothing else runs on the thread") {
 }
 
 TEST_CASE("locked: locks nest, and an unlock too many does nothing") {
-    baton::run([] {
+    over_procs([](int) {
         baton::unlock_os_thread();
         Noise noise;
         baton::lock_os_thread();
@@ -195,8 +197,9 @@ TEST_CASE("locked: locks nest, and an unlock too many does nothing") {
 }
 
 TEST_CASE("locked: a goroutine that ends locked takes its thread along") {
-    baton::run([] {
-        static std::atomic<int> ended{0};
+    over_procs([](int) {
+        static std::atomic<int> ended{0}; // threads that end count in it
+        ended = 0;
         for (int i = 0; i < 20; i++) {
             baton::Chan<int> c(1);
             baton::go([&] {
@@ -213,7 +216,7 @@ TEST_CASE("locked: a goroutine that ends locked takes its thread along") {
 }
 
 TEST_CASE("locked: a goroutine that unlocks before its end leaves the thread") {
-    baton::run([] {
+    over_procs([](int) {
         baton::Chan<int> c(1);
         baton::go([&] {
             baton::lock_os_thread();
@@ -227,7 +230,7 @@ TEST_CASE("locked: a goroutine that unlocks before its end leaves the thread") {
 }
 
 TEST_CASE("locked: a changed signal mask, priority or set of CPUs does not reach new threads") {
-    baton::run([] {
+    over_procs([](int) {
         const Inherited clean = inherited();
         baton::WaitGroup wg;
         std::atomic<int> tainted{0};
@@ -262,7 +265,7 @@ TEST_CASE("locked: a changed signal mask, priority or set of CPUs does not reach
 }
 
 TEST_CASE("locked: threads end while others are made for locked goroutines") {
-    baton::run([] {
+    over_procs([](int) {
         baton::WaitGroup wg;
         std::atomic<int> done{0};
         for (int i = 0; i < 200; i++) {
@@ -280,13 +283,13 @@ TEST_CASE("locked: threads end while others are made for locked goroutines") {
     });
 }
 
-TEST_CASE("locked: yields let others run, locked or not, on one P") {
-    baton::run([] {
-        const int procs = baton::set_max_procs(1);
+// TestYieldLocked
+TEST_CASE("locked: yields let others run, locked or not") {
+    over_procs([](int) {
         baton::lock_os_thread();
         std::atomic<bool> ran{false};
         baton::go([&] { ran = true; });
-        for (int i = 0; i < 1000 && !ran; i++) baton::yield();
+        for (const auto until = Clock::now() + 10s; !ran && Clock::now() < until;) baton::yield();
         CHECK(ran);
         baton::Chan<bool> c(1);
         baton::go([&] {
@@ -299,44 +302,73 @@ TEST_CASE("locked: yields let others run, locked or not, on one P") {
         });
         CHECK(c.recv() == true);
         baton::unlock_os_thread();
-        baton::set_max_procs(procs);
     });
 }
 
-TEST_CASE("locked: a goroutine that only yields lets timers fire on the only P") {
-    baton::run([] {
-        const int procs = baton::set_max_procs(1);
+// TestBlockLocked
+TEST_CASE("locked: a locked goroutine waits at each send for one that is not") {
+    over_procs([](int) {
+        baton::Chan<int> c;
+        baton::go([c] {
+            baton::lock_os_thread();
+            for (int i = 0; i < 10; i++) c.send(i);
+            baton::unlock_os_thread();
+            c.send(10);
+        });
+        for (int i = 0; i <= 10; i++) CHECK(c.recv() == i);
+    });
+}
+
+TEST_CASE("locked: a goroutine that only yields lets timers fire") {
+    over_procs([](int) {
         baton::lock_os_thread();
         std::atomic<bool> woke{false};
-        baton::go([&] {
+        baton::WaitGroup sleeper;
+        sleeper.go([&] {
             baton::sleep_for(2ms);
             woke = true;
         });
-        const auto until = Clock::now() + 5s;
-        while (!woke && Clock::now() < until) baton::yield();
+        for (const auto until = Clock::now() + 10s; !woke && Clock::now() < until;) baton::yield();
         CHECK(woke);
+        sleeper.wait();
         baton::unlock_os_thread();
-        baton::set_max_procs(procs);
+    });
+}
+
+// TestMexitSTW
+TEST_CASE("locked: threads end while the world is stopped again and again") {
+    over_procs([](int procs) {
+        std::atomic<bool> stop{false};
+        baton::WaitGroup busy, ending;
+        for (int i = 0; i < 2; i++) {
+            busy.go([&] {
+                while (!stop) baton::yield();
+            });
+        }
+        for (int i = 0; i < 50; i++) {
+            ending.go([] { baton::lock_os_thread(); });
+            CHECK(baton::set_max_procs(procs) == procs);
+        }
+        ending.wait();
+        stop = true;
+        busy.wait();
     });
 }
 
 TEST_CASE("locked: what is left waiting when a locked goroutine blocks goes on") {
-    baton::run([] {
-        for (int procs : {1, 2, 4}) {
-            baton::set_max_procs(procs);
-            baton::WaitGroup wg;
-            std::atomic<int> sum{0};
-            wg.go([&] {
-                baton::lock_os_thread();
-                for (int i = 0; i < 100; i++) {
-                    for (int k = 0; k < 5; k++) wg.go([&] { sum++; });
-                    baton::sleep_for(50us);
-                }
-                baton::unlock_os_thread();
-            });
-            wg.wait();
-            CHECK(sum == 500);
-        }
+    over_procs([](int) {
+        baton::WaitGroup wg;
+        std::atomic<int> sum{0};
+        wg.go([&] {
+            baton::lock_os_thread();
+            for (int i = 0; i < 100; i++) {
+                for (int k = 0; k < 5; k++) wg.go([&] { sum++; });
+                baton::sleep_for(50us);
+            }
+            baton::unlock_os_thread();
+        });
+        wg.wait();
+        CHECK(sum == 500);
     });
 }
 
@@ -378,7 +410,7 @@ TEST_CASE("locked: pairs pass values while the number of Ps changes") {
 TEST_CASE("locked: inside blocking it locks too, and on a plain thread it does nothing") {
     baton::lock_os_thread();
     baton::unlock_os_thread();
-    baton::run([] {
+    over_procs([](int) {
         Noise noise;
         int home = 0;
         baton::blocking([&] {

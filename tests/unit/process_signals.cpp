@@ -271,9 +271,18 @@ struct Busy {
         out = ends[0];
     }
     ~Busy() {
-        kill(pid, SIGKILL);
-        waitpid(pid, nullptr, 0);
+        if (pid > 0) {
+            kill(pid, SIGKILL);
+            waitpid(pid, nullptr, 0);
+        }
         close(out);
+    }
+    /// Waits for its end.
+    bool ended_by(int sig) {
+        int status = 0;
+        const pid_t ended = waitpid(pid, &status, 0);
+        if (ended == pid) pid = -1;
+        return WIFSIGNALED(status) && WTERMSIG(status) == sig;
     }
     /// It lives, and has gone round so often more.
     bool goes_round(int times) const {
@@ -309,6 +318,20 @@ TEST_CASE("signals: a process that is stopped and continued goes on") {
         usleep(1000 * (i % 7));
     }
     CHECK(busy.goes_round(100)); // what lay in the pipe, and more
+}
+
+// TestSignalExitStatus
+TEST_CASE("signals: one that nobody handles ends the process, which then says so") {
+    for (const char* procs : {"1", "2", "4", "8"}) {
+        ::setenv("BATON_MAXPROCS", procs, 1);
+        for (const int sig : {SIGTERM, SIGABRT}) {
+            Busy busy;
+            REQUIRE(busy.goes_round(1));
+            kill(busy.pid, sig);
+            CHECK(busy.ended_by(sig));
+        }
+    }
+    ::unsetenv("BATON_MAXPROCS");
 }
 
 TEST_CASE("signals: a debugger attaches, shows the threads and leaves, and the process goes on") {

@@ -26,10 +26,13 @@
 #include "kernel/cpus.hpp"
 #include "runtime/sched.hpp"
 #include "support/child.hpp"
+#include "support/procs.hpp"
 
 using namespace std::chrono_literals;
 using namespace child_process;
 using namespace baton;
+using procs_test::eventually;
+using procs_test::over_procs;
 using Clock = std::chrono::steady_clock;
 
 namespace {
@@ -107,14 +110,6 @@ private:
     WaitGroup wg_;
 };
 
-bool eventually(const std::function<bool()>& f) {
-    for (const auto end = Clock::now() + 10s; !f();) {
-        if (Clock::now() > end) return false;
-        std::this_thread::sleep_for(5ms);
-    }
-    return true;
-}
-
 /// What `taskset -a -p` does.
 void set_mask(const std::vector<int>& cpus) {
     DIR* dir = opendir("/proc/self/task");
@@ -171,6 +166,27 @@ TEST_CASE("procresize: several goroutines may change it at once, and timers go w
         wg.wait();
         CHECK(late.load() == 0);
         set_max_procs(2);
+    });
+}
+
+// TestStopTheWorldDeadlock
+TEST_CASE("procresize: two that stop the world beside one that starts itself again and again") {
+    over_procs([](int procs) {
+        std::atomic<bool> stop{false};
+        WaitGroup stoppers, perpetual;
+        std::function<void()> again = [&] {
+            if (!stop.load()) perpetual.go([&] { again(); });
+        };
+        perpetual.go([&] { again(); });
+        for (int i = 0; i < 2; i++) {
+            stoppers.go([procs] {
+                for (int n = 0; n < 300; n++) set_max_procs(procs);
+            });
+        }
+        stoppers.wait();
+        CHECK(max_procs() == procs);
+        stop.store(true);
+        perpetual.wait();
     });
 }
 

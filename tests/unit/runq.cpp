@@ -3,6 +3,7 @@
 // The run queues, on Ps made by hand: no M runs here, the test's threads are owner and thieves.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstdio>
@@ -15,6 +16,7 @@
 
 #include "assist/records.hpp"
 #include "runtime/sched.hpp"
+#include "runtime/steal_order.hpp"
 
 using namespace baton;
 using namespace baton::rt;
@@ -171,6 +173,29 @@ TEST_CASE("runq: runnext is stolen only when that is asked, and when nothing els
     CHECK(runqempty(victim.p));
     CHECK(runqempty(thief.p));
     CHECK(runqsteal(thief.p, victim.p, true) == nullptr);
+}
+
+// TestStealOrder
+TEST_CASE("runq: a thief visits each P once, and does not always begin with the same one") {
+    for (std::uint32_t n = 1; n <= 64; n++) {
+        std::set<std::uint32_t> first;
+        for (std::uint32_t seed = 0; seed < 1000; seed++) {
+            const std::uint32_t random = seed * 2654435761u;
+            std::vector<std::uint32_t> order;
+            CHECK(!in_random_order(n, random, [&](std::uint32_t i) {
+                order.push_back(i);
+                return false;
+            }));
+            REQUIRE(order.size() == n);
+            first.insert(order.front());
+            CHECK(std::set<std::uint32_t>(order.begin(), order.end()).size() == n);
+            CHECK(*std::max_element(order.begin(), order.end()) == n - 1);
+        }
+        CHECK(first.size() > n / 2);
+    }
+    int visited = 0;
+    CHECK(in_random_order(8, 12345, [&](std::uint32_t) { return ++visited == 3; }));
+    CHECK(visited == 3);
 }
 
 TEST_CASE("runq: the global queue gives each P its share") {

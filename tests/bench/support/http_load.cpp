@@ -91,6 +91,16 @@ Server::Server(const Command& command) : process_(built(command)) {
     url_ = "http://" + line.substr(prefix.size());
 }
 
+Figures measure_hello(const Command& command, int connections, int seconds) {
+    const Server server(command);
+    const double cpu_before_us = server.cpu_us();
+    const WrkReport wrk = Wrk(server.url() + "/", connections, seconds).report();
+    return {{"rps", wrk.requests_per_s},
+            {"p50_us", wrk.p50_us},
+            {"p99_us", wrk.p99_us},
+            {"cpu_us_each", (server.cpu_us() - cpu_before_us) / wrk.requests}};
+}
+
 Command server_command(Plan& plan, const std::string& impl) {
     if (impl != "baton") return {plan.program(impl), {}, false, {}};
     return {{build_dir() + "/examples/httpd", "--listen", "127.0.0.1:0"}, {}, false, {}};

@@ -45,6 +45,10 @@ private:
     std::string url_;
 };
 
+/// What `http` and its kin measure: a fresh server under a wrk that asks for "/". rps, p50_us,
+/// p99_us, cpu_us_each.
+Figures measure_hello(const Command& command, int connections, int seconds);
+
 /// The command that starts an implementation's server; empty if it is not built.
 Command server_command(Plan& plan, const std::string& impl);
 

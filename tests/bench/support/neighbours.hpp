@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Foreign load: a busy process of the ordinary class pinned to each CPU we may run on.
+// Foreign load: a busy process of the ordinary class pinned to each CPU we may run on, or to the
+// first of them.
 #pragma once
 
 #include <sys/types.h>
 
-#include <string>
+#include <climits>
 #include <vector>
 
 namespace bench {
@@ -16,10 +17,12 @@ enum class Neighbours {
     kOtherGroup, ///< from a session of their own, hence in another autogroup
 };
 
-/// They spin from the constructor to the destructor.
+/// They spin from the constructor to the destructor, but not longer than this process lives, nor
+/// than five minutes.
 class BusyNeighbours {
 public:
-    explicit BusyNeighbours(Neighbours kind);
+    /// On `most` CPUs, the lowest allowed ones.
+    explicit BusyNeighbours(Neighbours kind, int most = INT_MAX);
     ~BusyNeighbours();
     BusyNeighbours(const BusyNeighbours&) = delete;
     BusyNeighbours& operator=(const BusyNeighbours&) = delete;

@@ -38,6 +38,7 @@ var benches = map[string]func(args){
 	"http":         serve,
 	"locked":       locked,
 	"mixed":        serve,
+	"neighbour":    serve,
 	"parked":       parked,
 	"pingpong":     pingpong,
 	"spawn":        spawn,

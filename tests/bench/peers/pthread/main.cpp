@@ -22,7 +22,7 @@ int main(int argc, char** argv) {
             floor_of_handoff(args);
         } else if (what == "handoff_load") {
             handoff_load(args);
-        } else if (what == "http" || what == "mixed") {
+        } else if (what == "http" || what == "mixed" || what == "neighbour") {
             serve();
         } else {
             throw bench::Failure("unknown benchmark '" + what + "'");

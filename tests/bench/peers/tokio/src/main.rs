@@ -66,7 +66,7 @@ fn main() {
     match what.as_str() {
         "bracket" => switching::bracket(args),
         "handoff" => handoff::run(args),
-        "http" | "mixed" => http::serve(),
+        "http" | "mixed" | "neighbour" => http::serve(),
         "parked" => switching::parked(args),
         "pingpong" => switching::pingpong(args),
         "spawn" => switching::spawn(args),

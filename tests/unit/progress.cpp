@@ -1,0 +1,233 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Who runs when: whatever others do, everybody's turn comes. After the reference's proc_test. Waits
+// end after ten seconds and more at the earliest, so that a busy machine is no failure.
+// run: tiers
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <system_error>
+#include <thread>
+
+#include <unistd.h>
+
+#include "baton/baton.hpp"
+#include "support/procs.hpp"
+
+using namespace std::chrono_literals;
+using baton::Chan;
+using baton::Listener;
+using baton::WaitGroup;
+using procs_test::over_procs;
+using Clock = std::chrono::steady_clock;
+
+namespace {
+
+constexpr auto kLong = 20s;
+
+/// So many that meet: each spins, without a call of the runtime's, until all have come.
+class Meeting {
+public:
+    explicit Meeting(int all) : all_(all) {}
+    void attend() {
+        arrived_.fetch_add(1);
+        const auto end = Clock::now() + kLong;
+        while (arrived_.load() < all_ && Clock::now() < end) __builtin_ia32_pause();
+        met_.fetch_add(arrived_.load() == all_);
+    }
+    [[nodiscard]] bool all_met() const { return met_.load() == all_; }
+
+private:
+    const int all_;
+    std::atomic<int> arrived_{0};
+    std::atomic<int> met_{0};
+};
+
+/// A goroutine sets the flag after 20 ms.
+void ring_soon(WaitGroup& wg, std::atomic<bool>& rang) {
+    wg.go([&rang] {
+        baton::sleep_for(20ms);
+        rang.store(true);
+    });
+}
+
+} // namespace
+
+// TestYieldProgress, TestYieldLockedProgress
+TEST_CASE("progress: goroutines that only yield let others run, locked to their threads or not") {
+    for (const bool locked : {false, true}) {
+        over_procs([locked](int procs) {
+            std::atomic<bool> stop{false};
+            WaitGroup wg;
+            for (int i = 0; i < procs; i++) {
+                wg.go([&] {
+                    if (locked) baton::lock_os_thread();
+                    while (!stop.load()) baton::yield();
+                });
+            }
+            baton::sleep_for(10ms);
+            for (int i = 0; i < 100; i++) baton::yield();
+            stop.store(true);
+            wg.wait();
+            CHECK(stop.load());
+        });
+    }
+}
+
+// TestGoroutineParallelism
+TEST_CASE("progress: as many goroutines run at the same time as there are processors") {
+    over_procs([](int procs) {
+        for (int round = 0; round < 10; round++) {
+            Meeting meeting(procs);
+            WaitGroup wg;
+            for (int i = 0; i < procs; i++) wg.go([&] { meeting.attend(); });
+            wg.wait();
+            CHECK(meeting.all_met());
+        }
+    });
+}
+
+// TestGoroutineParallelism2
+TEST_CASE("progress: so they do just after others have run, and while the network is polled") {
+    over_procs([](int procs) {
+        for (const bool polled : {false, true}) {
+            Listener listener;
+            WaitGroup acceptor;
+            if (polled) {
+                listener = Listener::listen("tcp", "127.0.0.1:0");
+                acceptor.go([&] {
+                    std::error_code ec;
+                    (void)listener.accept(ec); // until it is closed
+                });
+            }
+            for (int round = 0; round < 3; round++) {
+                Meeting before(procs), meeting(procs);
+                WaitGroup wg;
+                for (int i = 0; i < procs; i++) wg.go([&] { before.attend(); });
+                wg.wait(); // now their threads are about to park
+                for (int i = 0; i < procs; i++) wg.go([&] { wg.go([&] { meeting.attend(); }); });
+                wg.wait();
+                CHECK(meeting.all_met());
+            }
+            if (polled) listener.close();
+            acceptor.wait();
+        }
+    });
+}
+
+// TestPingPongHog: a pair that readies each other through runnext shares one time slice.
+TEST_CASE("progress: a pair that plays ping-pong does not starve a third") {
+    over_procs([](int) {
+        Chan<int> ping, pong;
+        std::atomic<bool> stop{false};
+        std::atomic<std::uint64_t> rallies{0};
+        const auto end = Clock::now() + kLong;
+        WaitGroup wg;
+        wg.go([&] {
+            for (const int ball : ping) pong.send(ball);
+            pong.close();
+        });
+        wg.go([&] {
+            while (!stop.load() && Clock::now() < end) {
+                ping.send(1);
+                if (pong.recv() == 1) rallies.fetch_add(1);
+            }
+            ping.close();
+        });
+        int turns = 0;
+        for (; (turns < 10 || rallies.load() < 1000) && Clock::now() < end; turns++) baton::yield();
+        stop.store(true);
+        wg.wait();
+        CHECK(turns >= 10);
+        CHECK(rallies.load() >= 1000);
+    });
+}
+
+// TestTimerFairness
+TEST_CASE("progress: timers fire while goroutines pass values as fast as they can") {
+    over_procs([](int) {
+        Chan<int> c;
+        std::atomic<bool> rang{false};
+        WaitGroup senders, bell;
+        for (int i = 0; i < 2; i++) {
+            senders.go([=] {
+                try {
+                    for (;;) c.send(1);
+                } catch (const baton::ChanClosed&) {
+                }
+            });
+        }
+        ring_soon(bell, rang);
+        for (const auto end = Clock::now() + kLong; !rang.load() && Clock::now() < end;)
+            (void)c.recv();
+        CHECK(rang.load());
+        c.close();
+        senders.wait();
+        bell.wait();
+    });
+}
+
+// TestTimerFairness2
+TEST_CASE("progress: timers fire while goroutines go from one call into the next") {
+    over_procs([](int) {
+        int ends[2];
+        REQUIRE(::pipe(ends) == 0);
+        std::atomic<int> heard{0};
+        Chan<int> c(1);
+        WaitGroup wg;
+        for (int i = 0; i < 2; i++) {
+            wg.go([&] {
+                std::atomic<bool> rang{false};
+                WaitGroup bell;
+                ring_soon(bell, rang);
+                for (const auto end = Clock::now() + kLong; !rang.load() && Clock::now() < end;) {
+                    char none;
+                    (void)baton::blocking([&] { return ::read(ends[0], &none, 0); });
+                    if (!c.try_send(1)) (void)c.try_recv();
+                }
+                heard.fetch_add(rang.load());
+                bell.wait();
+            });
+        }
+        wg.wait();
+        CHECK(heard.load() == 2);
+        ::close(ends[0]);
+        ::close(ends[1]);
+    });
+}
+
+// TestNetpollBreak
+TEST_CASE("progress: a wait for the network that is to last long ends for a timer set meanwhile") {
+    over_procs([](int) {
+        Listener listener = Listener::listen("tcp", "127.0.0.1:0");
+        listener.set_deadline(Clock::now() + 1h);
+        WaitGroup acceptor;
+        std::atomic<bool> closed{false};
+        acceptor.go([&] {
+            std::error_code ec;
+            (void)listener.accept(ec);
+            closed.store(ec == std::errc::bad_file_descriptor);
+        });
+        // A plain thread, so that all goroutines but the acceptor come and go.
+        std::atomic<int> woken{0};
+        const auto start = Clock::now();
+        std::thread plain([&] {
+            for (int i = 0; i < 10; i++) {
+                baton::run([&] {
+                    baton::sleep_for(1ms);
+                    woken.fetch_add(1);
+                });
+                std::this_thread::sleep_for(1ms);
+            }
+        });
+        baton::blocking([&] { plain.join(); });
+        CHECK(woken.load() == 10);
+        CHECK(Clock::now() - start < kLong);
+        listener.close();
+        acceptor.wait();
+        CHECK(closed.load());
+    });
+}
