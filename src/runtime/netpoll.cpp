@@ -38,7 +38,7 @@
 #include "kernel/syscall.hpp"
 #include "runtime/entry.hpp"
 #include "runtime/foreign.hpp"
-#include "runtime/persistentalloc.hpp"
+#include "runtime/polldesc.hpp"
 
 namespace baton::rt {
 
@@ -49,108 +49,22 @@ using kernel::raw_syscall;
 constexpr auto kSeqCst = std::memory_order_seq_cst;  // where the head of this file says so
 constexpr auto kRelaxed = std::memory_order_relaxed; // each use says why
 
-constexpr std::uintptr_t kPdNil = 0;
 constexpr std::uintptr_t kPdReady = 1;
 constexpr std::uintptr_t kPdWait = 2; // above that: a G
 
 enum Info : std::uint32_t { kClosing = 1, kReadExpired = 2, kWriteExpired = 4 };
 
 constexpr int kEventsMax = 128;
-// A tag is {address of the PollDesc:42 without its 6 zero bits, fdseq:22}.
-constexpr unsigned kSeqBits = 22;
-constexpr std::uint64_t kSeqMask = (1ULL << kSeqBits) - 1;
 constexpr std::uint64_t kBreakTag = 0;
-constexpr std::size_t kDescsPerBlock = 32;
 // EPOLLPRI only ever comes with urgent data, after which a short read says nothing: see netfd.cpp.
 constexpr std::uint32_t kInterest = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET;
 constexpr std::uint32_t kHangup = EPOLLRDHUP | EPOLLHUP | EPOLLERR | EPOLLPRI;
-
-} // namespace
-
-// 64 bytes of alignment leave room for the sequence number in an event's tag.
-struct alignas(64) PollDesc {
-    std::atomic<std::uintptr_t> rg{kPdNil};
-    std::atomic<std::uintptr_t> wg{kPdNil};
-    std::atomic<std::uint32_t> fdseq{1}; // one up each time the descriptor is given back; never 0
-    std::atomic<std::uint32_t> info{0};  // Info: closing, rd and wd, for who does not lock
-    std::atomic<bool> hangup{false};     // an event told of an end, an error or urgent data
-    int fd = -1;
-
-    Lock lock{Rank::kPollDesc};
-    bool closing = false;
-    bool rrun = false; // rt is armed
-    bool wrun = false;
-    std::int64_t rd = 0; // read deadline; 0 none, -1 passed
-    std::int64_t wd = 0;
-    std::uintptr_t rseq = 0; // a timer that fires with another number is stale
-    std::uintptr_t wseq = 0;
-    Timer rt; // the read deadline, or both when they are the same
-    Timer wt;
-
-    PollDesc* link = nullptr; // free list
-};
-
-namespace {
-
-struct Block {
-    Block* next;
-    PollDesc descs[kDescsPerBlock];
-};
-
-/// Descriptors are never freed: a poller may still hold the tag of one, and a heap its timer.
-struct Pool {
-    Lock lock{Rank::kLeaf};
-    PollDesc* free = nullptr;
-    // All of them; where leak checkers see them. Written under lock.
-    std::atomic<Block*> blocks{nullptr};
-};
-Pool g_pool;
 
 int g_epfd = -1;
 int g_eventfd = -1;
 bool g_pwait2 = false;
 std::atomic<std::uint32_t> g_wake_sig{0};
 std::atomic<std::int32_t> g_waiters{0};
-
-PollDesc* pool_alloc() {
-    {
-        LockGuard guard(g_pool.lock);
-        if (PollDesc* pd = g_pool.free) {
-            g_pool.free = pd->link;
-            return pd;
-        }
-    }
-    auto* block = persistent_new<Block>();
-    if (!block) return nullptr;
-    LockGuard guard(g_pool.lock);
-    block->next = g_pool.blocks.load(kRelaxed); // relaxed: under the lock
-    // release: pairs with the acquire in netpoll. The kernel orders epoll_ctl before the event it
-    // leads to, but neither the language nor a sanitizer knows of that.
-    g_pool.blocks.store(block, std::memory_order_release);
-    for (std::size_t i = 1; i < kDescsPerBlock; i++) {
-        block->descs[i].link = g_pool.free;
-        g_pool.free = &block->descs[i];
-    }
-    return &block->descs[0];
-}
-
-void pool_free(PollDesc* pd) {
-    // relaxed: we alone own it now. From here on events of this use are stale.
-    const std::uint32_t seq = (pd->fdseq.load(kRelaxed) + 1) & kSeqMask;
-    // release: pairs with the acquire in netpollready.
-    pd->fdseq.store(seq == 0 ? 1 : seq, std::memory_order_release);
-    pd->fd = -1;
-    LockGuard guard(g_pool.lock);
-    pd->link = g_pool.free;
-    g_pool.free = pd;
-}
-
-std::uint64_t tag_of(const PollDesc* pd) {
-    // relaxed: the owner reads its own number.
-    return (reinterpret_cast<std::uint64_t>(pd) << (kSeqBits - 6)) | pd->fdseq.load(kRelaxed);
-}
-
-PollDesc* desc_of(std::uint64_t tag) { return reinterpret_cast<PollDesc*>(tag >> kSeqBits << 6); }
 
 std::atomic<std::uintptr_t>& word(PollDesc* pd, PollMode mode) {
     return mode == PollMode::kRead ? pd->rg : pd->wg;
@@ -321,7 +235,7 @@ void list_ready(GList& list, G* gp) {
 
 void netpollready(GList& list, const epoll_event& ev) {
     PollDesc* pd = desc_of(ev.data.u64);
-    // acquire: pairs with the release in pool_free. A use that ends after this look gets a
+    // acquire: pairs with the release in polldesc_free. A use that ends after this look gets a
     // notification too many, which costs it one attempt in vain.
     if (pd->fdseq.load(std::memory_order_acquire) != (ev.data.u64 & kSeqMask)) return;
     // relaxed: published by the release in netpollunblock.
@@ -347,7 +261,7 @@ void take_over(PollDesc* pd) {
     if (fd >= 0 && raw_syscall(__NR_epoll_ctl, g_epfd, EPOLL_CTL_ADD, fd, &ev) == 0) {
         pd->fd = fd;
     } else {
-        pool_free(pd);
+        polldesc_free(pd);
     }
 }
 
@@ -370,10 +284,8 @@ int netpollinit() {
     g_epfd = static_cast<int>(epfd);
     g_eventfd = static_cast<int>(evfd);
     g_pwait2 = kernel::features().epoll_pwait2;
-    // Those a forked child has from its parent. relaxed: it has one thread.
-    for (Block* b = g_pool.blocks.load(kRelaxed); b; b = b->next) {
-        for (PollDesc& pd : b->descs) take_over(&pd);
-    }
+    // Those a forked child has from its parent.
+    polldesc_each(take_over);
     return 0;
 }
 
@@ -384,8 +296,7 @@ void netpoll_forget() {
     // relaxed, both: the child has one thread.
     g_wake_sig.store(0, kRelaxed);
     g_waiters.store(0, kRelaxed);
-    new (&g_pool.lock) Lock(Rank::kLeaf);
-    g_pool.free = nullptr;
+    polldesc_forget();
 }
 
 GList netpoll(std::int64_t delay_ns) {
@@ -394,8 +305,7 @@ GList netpoll(std::int64_t delay_ns) {
     const long n = epoll_wait_ns(events, delay_ns);
     if (n < 0 && n != -EINTR)
         fatal("epoll_wait failed with errno %ld; is descriptor %d closed?", -n, g_epfd);
-    // acquire: pairs with the release in pool_alloc.
-    (void)g_pool.blocks.load(std::memory_order_acquire);
+    polldesc_see_all();
     // A list is last in, first out: from the end, so that who was ready first runs first.
     for (long i = n; i-- > 0;) {
         if (events[i].data.u64 != kBreakTag) {
@@ -422,7 +332,7 @@ bool netpoll_any_waiters() noexcept {
 
 PollDesc* poll_open(int fd, int* err) {
     Entry entry;
-    PollDesc* pd = pool_alloc();
+    PollDesc* pd = polldesc_alloc();
     if (!pd) {
         *err = ENOMEM;
         return nullptr;
@@ -447,7 +357,7 @@ PollDesc* poll_open(int fd, int* err) {
     const long rc = raw_syscall(__NR_epoll_ctl, g_epfd, EPOLL_CTL_ADD, fd, &ev);
     if (rc < 0) {
         *err = static_cast<int>(-rc);
-        pool_free(pd);
+        polldesc_free(pd);
         return nullptr;
     }
     *err = 0;
@@ -467,7 +377,7 @@ void poll_close(PollDesc* pd) {
     // Explicitly, for close(2) does nothing here when a child process still has the descriptor.
     epoll_event ev{};
     (void)raw_syscall(__NR_epoll_ctl, g_epfd, EPOLL_CTL_DEL, pd->fd, &ev);
-    pool_free(pd);
+    polldesc_free(pd);
 }
 
 int poll_reset(PollDesc* pd, PollMode mode) {
