@@ -34,7 +34,7 @@ constexpr std::int64_t kBusyDelayNs = 5'000'000; // while Gs run: how late a sli
 constexpr std::int64_t kHeedNs = 500'000;        // an M that makes runtime calls heeds by then
 constexpr std::int64_t kHogDelayNs = 1'000'000;  // while one does not
 constexpr std::int64_t kIdleDelayNs = 100'000'000;
-constexpr std::int64_t kIdleForNs = 1'000'000'000;
+constexpr std::int64_t kIdleForNs = 200'000'000;
 constexpr std::int64_t kProbeGraceNs = 200'000; // what understudy and ring buffer may take
 constexpr std::int64_t kTrimPeriodNs = 1'000'000'000;
 constexpr int kTrimWindow = 10; // rounds of kTrimPeriodNs an M must have been idle
@@ -74,7 +74,7 @@ private:
     std::int64_t delay_ = 0;
     std::int64_t next_look_ = 0;  // when a slice ends, or a hog is to be seen to
     std::int64_t hogs_until_ = 0; // one was sent a signal lately
-    std::int64_t idle_since_ = 0; // all Ps were, at each look
+    std::int64_t idle_since_ = 0; // all Ps were, at each look; 0: they are not
     int idle_rounds_ = 0;
     std::int64_t trim_when_ = 0;
     std::uint32_t trim_low_[kTrimWindow] = {};
@@ -128,7 +128,9 @@ void Sysmon::wait() {
     const std::uint32_t seq = sched.sysmonnote.load(kSeqCst);
     // relaxed: wake_sysmon raises the note after it, as with the others
     if (sched.retake_now.load(kRelaxed)) return;
-    until = std::min(until, now + (now < hogs_until_ ? kHogDelayNs : kBusyDelayNs));
+    std::int64_t most = idle_since_ == 0 ? kBusyDelayNs : kMaxDelayNs;
+    if (now < hogs_until_) most = kHogDelayNs;
+    until = std::min(until, now + most);
     note_came_ = kernel::futex_wait(&sched.sysmonnote, seq, std::min(until, next_look_)) == 0;
 }
 
@@ -136,16 +138,17 @@ void Sysmon::wait() {
 bool m_wanted() { return sched.mwanted.load(kSeqCst) && m_to_be_had(); }
 
 // All Ps idle. In the tier that needs us for each handoff: until somebody takes a P. In the others
-// only after a second of that: waking us would put us on the CPU in the very moment that the M with
+// only after 200 ms of that: waking us would put us on the CPU in the very moment that the M with
 // the P blocks, before the understudy. There a look each 100 ms will do, or when the last idle P is
 // taken: who has it may be a hog. True if it slept.
 bool Sysmon::deep_sleep() {
     const std::uint32_t procs = sched.gomaxprocs.load(kRelaxed); // relaxed: a hint
     const std::int64_t now = kernel::nanotime();
     if (npidle().load(kSeqCst) < procs || m_wanted()) {
-        idle_since_ = now;
+        idle_since_ = 0;
         return false;
     }
+    if (idle_since_ == 0) idle_since_ = now;
     const bool asleep = checkdead();
     const bool on_call = sched.tier == Assist::kSysmon;
     if (!on_call && now - idle_since_ < kIdleForNs) return false;
