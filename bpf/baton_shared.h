@@ -64,7 +64,7 @@ struct m_rec {
 	enum m_cause cause; /* ... and which of the two it was */
 	u16 pad;
 	u32 faults; /* how many of the blocks were page faults; written by the probe */
-	u32 pad2;
+	s32 urged;  /* system call that SIGURG alone has broken into, else -1; by the probe */
 } __attribute__((aligned(64)));
 
 /* One word decides who owns a P: see src/assist/ownership.hpp. BPF and bpftool see its fields. */

@@ -41,6 +41,8 @@
  */
 #include "kernel.bpf.h"
 
+#define SIGURG 23
+
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 /* What a task is to us: an M's slot. Put there by the M itself (Probe::register_thread). */
@@ -275,6 +277,28 @@ int BPF_PROG(handoff, bool preempt, struct task_struct *prev, struct task_struct
 	slot = m_of(prev);
 	if (slot)
 		leave(slot, s, prev, next);
+	return 0;
+}
+
+/* A signal's handler is about to run on this thread. If it is SIGURG's, and no other's with it, it
+ * may begin anew the system call that was broken into (src/runtime/preempt.cpp), and must know
+ * which.
+ */
+SEC("tp_btf/signal_deliver")
+int BPF_PROG(deliver, int sig)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	u32 slot = m_of(task);
+	struct m_rec *mrec;
+	struct pt_regs *regs;
+
+	if (!slot)
+		return 0;
+	mrec = bpf_map_lookup_elem(&m, &slot);
+	if (!mrec)
+		return 0;
+	regs = (struct pt_regs *)bpf_task_pt_regs(task);
+	mrec->urged = sig == SIGURG ? (s32)regs->orig_ax : -1;
 	return 0;
 }
 

@@ -309,7 +309,9 @@ int Probe::after_fork_in_child() noexcept {
     // While the child had the link open, the probe would outlive its parent.
     const int fds[] = {
         ::bpf_link__fd(skel_->links.handoff),
+        ::bpf_link__fd(skel_->links.deliver),
         ::bpf_program__fd(skel_->progs.handoff),
+        ::bpf_program__fd(skel_->progs.deliver),
         ::bpf_program__fd(skel_->progs.enlist),
         ::bpf_map__fd(skel_->maps.m),
         ::bpf_map__fd(skel_->maps.p),

@@ -24,10 +24,16 @@
 // like) must not see the signal: an M that sleeps in one is left alone. The probe tells that it
 // sleeps; without it, and on credit, /proc does. Those that sleep elsewhere without a probe to take
 // their P are sent it: what they sleep for may be held by a preempted G.
+//
+// Between that look and the signal the M may still begin such a call. Then the handler, which finds
+// the kernel's EINTR in the registers, has it begin anew: it had only just begun. Which call it was
+// the probe tells; without one the program sees EINTR. It sees it, too, where a handler of its own
+// runs for the same return from the kernel, and from calls that wait for one under a signal mask.
 #include "runtime/preempt.hpp"
 
 #include <csignal>
 #include <sys/syscall.h>
+#include <ucontext.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -51,6 +57,37 @@ constexpr std::int64_t kCreditPeriodPerMNs = 10'000; // which cost 0.1 us each
 
 bool enabled = false;
 struct sigaction old_urg;
+
+// Those of restarted_never that may begin anew after a handler nobody knows of: they have done
+// nothing yet, and wait for more than a handler to run.
+bool may_begin_anew(long nr) {
+    switch (nr) {
+    case SYS_nanosleep:
+    case SYS_clock_nanosleep:
+    case SYS_poll:
+    case SYS_select:
+    case SYS_epoll_wait:
+    case SYS_msgrcv:
+    case SYS_msgsnd:
+    case SYS_semop:
+    case SYS_semtimedop:
+    case SYS_io_getevents:
+        return true;
+    default:
+        return false;
+    }
+}
+
+// In the handler, on any M: undoes that the signal has broken into a call.
+void begin_call_anew(const M* m, void* context) {
+    constexpr int kSyscallBytes = 2; // of the instruction
+    auto& regs = static_cast<ucontext_t*>(context)->uc_mcontext.gregs;
+    // relaxed: written by the probe on this thread, before the handler.
+    const std::int32_t nr = std::atomic_ref(m->rec->urged).load(kRelaxed);
+    if (!sched.probe || regs[REG_RAX] != -EINTR || !may_begin_anew(nr)) return;
+    regs[REG_RAX] = nr;
+    regs[REG_RIP] -= kSyscallBytes;
+}
 
 // In the handler, on an M in G code.
 void preempt_here(M* m) {
@@ -86,6 +123,7 @@ void on_urg(int sig, siginfo_t* info, void* context) {
         return;
     }
     const int saved = errno;
+    begin_call_anew(m, context); // first: other handlers may run while this one waits
     if (in_gcode(m)) preempt_here(m);
     errno = saved;
 }

@@ -6,12 +6,14 @@
 #include <doctest/doctest.h>
 
 #include <atomic>
+#include <csignal>
 #include <functional>
 #include <memory>
 #include <system_error>
 #include <thread>
 
 #include <fcntl.h>
+#include <pthread.h>
 #include <sched.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -140,6 +142,14 @@ void check_given_back(Thread& t) {
     CHECK(read_shared(t.m().credit_ns) == 0);
     CHECK(read_shared(t.sched().nblocked) == 0);
     CHECK(read_shared(t.sched().noffcpu) == 0);
+}
+
+std::atomic<int> urged_at_urg{0};
+
+void set_handler(int sig, void (*handler)(int)) {
+    struct sigaction sa = {};
+    sa.sa_handler = handler;
+    CHECK(::sigaction(sig, &sa, nullptr) == 0);
 }
 
 } // namespace
@@ -335,4 +345,36 @@ TEST_CASE("probe: a thread that is preempted, or yields its CPU, keeps its P") {
     CHECK(read_shared(t.m().blocks) == 0);
     CHECK(read_shared(t.sched().nblocked) == 0);
     CHECK(read_shared(t.sched().noffcpu) == 0);
+}
+
+TEST_CASE("probe: SIGURG alone is told which call it has broken into") {
+    auto probe = load_or_skip();
+    if (!probe) return;
+    static const Probe* known;
+    known = probe.get();
+    set_handler(SIGURG, [](int) { urged_at_urg = known->records().m[kM].urged; });
+    set_handler(SIGRTMIN, [](int) {});
+    const int none = -1;
+    for (const bool alone : {true, false}) {
+        Thread t(*probe, shared::M_RUNTIME, [&] {
+            sigset_t both, no;
+            sigemptyset(&no);
+            sigemptyset(&both);
+            sigaddset(&both, SIGURG);
+            sigaddset(&both, SIGRTMIN);
+            ::pthread_sigmask(SIG_BLOCK, &both, nullptr);
+            ::pthread_kill(::pthread_self(), SIGURG); // delivered first, as the lower number
+            if (!alone) ::pthread_kill(::pthread_self(), SIGRTMIN);
+            ::sigsuspend(&no);
+        });
+        t.join();
+        CHECK(urged_at_urg == (alone ? SYS_rt_sigsuspend : none));
+    }
+    Thread t(*probe, shared::M_RUNTIME, [&] { // no call at all: this one is over by then
+        ::pthread_kill(::pthread_self(), SIGRTMIN);
+    });
+    t.join();
+    CHECK(read_shared(t.m().urged) == none);
+    set_handler(SIGURG, SIG_DFL);
+    set_handler(SIGRTMIN, SIG_DFL);
 }

@@ -136,15 +136,24 @@ TEST_CASE("fault: in an announced call the P passes on as from any") {
     const SlowPages pages(1);
     baton::run([&] {
         baton::set_max_procs(1);
-        std::atomic<bool> given{false};
+        std::atomic<bool> reading{false}, given{false};
         baton::WaitGroup wg;
         wg.go([&] {
             rt::M* m = rt::getm();
-            CHECK(baton::blocking([&] { return pages.touch(0); }) == kByte);
+            shared::m_cause cause = shared::M_NEVER; // read before it sleeps again
+            const char byte = baton::blocking([&] {
+                reading = true;
+                const char touched = pages.touch(0);
+                cause = m->rec->cause;
+                return touched;
+            });
+            CHECK(byte == kByte);
             CHECK(given);
-            if (probed) CHECK(m->rec->cause == shared::M_BY_FAULT);
+            if (probed) CHECK(cause == shared::M_BY_FAULT);
         });
         wg.go([&] { // has no P until the other one's is free
+            CHECK(yield_until([&] { return reading.load(); }));
+            pages.wait_asked();
             given = true;
             pages.give(0);
         });
