@@ -60,9 +60,11 @@ bool heed_attention(M* m, P* p) {
     return false;
 }
 
-G* poll_network(std::int64_t delay) {
-    GList list = netpoll(delay);
-    sched.lastpoll.store(kernel::nanotime(), kSeqCst);
+G* poll_network() {
+    std::int64_t last = sched.lastpoll.load(kSeqCst);
+    GList list = netpoll(0);
+    // Not if somebody has begun to wait there meanwhile, which its 0 says.
+    if (last != 0) sched.lastpoll.compare_exchange_strong(last, kernel::nanotime());
     G* gp = list.pop();
     if (gp) gp->status.store(GStatus::kRunnable, kRelaxed); // relaxed: see G::status
     injectglist(list);
@@ -244,7 +246,7 @@ G* findrunnable(M* m, bool& inherit) {
             if (G* gp = globrunqget(p, 0)) return gp;
         }
         if (netpoll_any_waiters() && sched.lastpoll.load(kRelaxed) != 0) { // relaxed: a hint
-            if (G* gp = poll_network(0)) return gp;
+            if (G* gp = poll_network()) return gp;
         }
         // At most half as many look as work: the rest would only fight.
         if (m->spinning || 2 * nmspinning().load(kRelaxed) < procs() - npidle().load(kRelaxed)) {
