@@ -227,6 +227,9 @@ struct alignas(64) P {
     std::atomic<std::uint32_t> schedtick{0};
     std::uint32_t polltick = 0;
     std::atomic<std::uint32_t> attention{0};
+    // How often in the time slice of this tick an M came back from a call with it. Owner only.
+    std::uint32_t returns = 0;
+    std::uint32_t returns_tick = 0;
     // relaxed everywhere: a guess.
     std::atomic<std::int32_t> armscore{
         kArmScore};              // what arming an understudy has lately been worth

@@ -18,6 +18,7 @@ namespace baton::rt {
 namespace {
 
 constexpr std::uint32_t kArmAnyway = 64; // one call in so many tries again
+constexpr std::uint32_t kReturnsMost = 16;
 
 // This thread's errno. Not inlined and opaque, as the address must be found anew after a park.
 [[gnu::noinline]] int& thread_errno() {
@@ -95,6 +96,17 @@ bool regain_p(M* m) {
     return p != nullptr;
 }
 
+// A P that goes from one M that comes back to the next runs none of its queue, and who comes back
+// takes what is blocked and has work. So now and then the queue comes first.
+bool queue_first(P* p) {
+    const std::uint32_t tick = p->schedtick.load(std::memory_order_relaxed); // relaxed: our own
+    if (p->returns_tick != tick) {
+        p->returns_tick = tick;
+        p->returns = 0;
+    }
+    return ++p->returns >= kReturnsMost && !runqempty(p);
+}
+
 // On credit: if it still has no P there is none to leave, and blocking keeps none from anybody.
 [[gnu::noinline, gnu::cold]] M* entersyscall_on_credit(M* m) noexcept {
     enter_runtime(m);
@@ -122,7 +134,8 @@ bool begin_credit(M* m) {
     set_state(m, shared::M_RUNTIME);
     const int saved = thread_errno();
     if (regain_p(m)) {
-        leave_runtime(m);
+        if (queue_first(m->p)) gosched(false);
+        leave_runtime(getm());
     } else if (begin_credit(m)) {
         set_state(m, shared::M_CREDIT);
     } else {
