@@ -117,6 +117,41 @@ TEST_CASE("sleepers: a claimed word is its claimer's to take, and its owner's to
     CHECK(load(p).taker == 0);
 }
 
+TEST_CASE("sleepers: a P is claimed only of an M that sleeps, and in G code") {
+    if (!sleepers_here()) return;
+    const bool before = sees_sleepers;
+    sees_sleepers = true;
+    std::array<shared::m_rec, 2> m{};
+    p_rec p{};
+    const Records records{m.data(), &p, nullptr};
+    const Actor me = actor(2);
+    hand_over(p, kOwner);
+    std::atomic<bool> over{false};
+    std::thread t([&] {
+        m[kOwner].tid = tid_here();
+        std::atomic_ref(m[kOwner].state).store(shared::M_RUNNING);
+        while (!over) {
+        }
+        ::sleep(1);
+    });
+    while (std::atomic_ref(m[kOwner].state).load() != shared::M_RUNNING) std::this_thread::yield();
+    for (int i = 0; i < 1000; i++) {
+        Word w = load(p);
+        CHECK(!claim_asleep(records, p, w, me));
+        CHECK(ref(p).load() == run_word(kOwner)); // withdrawn
+    }
+    over = true;
+    CHECK(comes_to(m[kOwner].tid, SYS_clock_nanosleep));
+    Word w = load(p);
+    std::atomic_ref(m[kOwner].state).store(shared::M_RUNTIME);
+    CHECK(!claim_asleep(records, p, w, me));
+    std::atomic_ref(m[kOwner].state).store(shared::M_RUNNING);
+    CHECK(claim_asleep(records, p, w, me));
+    CHECK(take(p, w, me.slot, me));
+    t.join();
+    sees_sleepers = before;
+}
+
 namespace {
 
 /// A P, an M that comes and goes, and what only who has the P may touch.
