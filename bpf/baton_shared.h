@@ -55,11 +55,12 @@ struct m_rec {
 	u32 tid;
 	enum m_state state; /* what the probe saw last is written by it, the rest by the M */
 	u32 p;          /* slot of the P it holds or held when it entered its syscall, 0 = none */
-	u32 cpu;        /* CPU where the kernel last blocked it */
+	u32 cpu;        /* CPU where the kernel last blocked it; without a probe, where it was last
+			   seen by itself */
 	u64 goid;       /* the goroutine on it, 0 = none */
 	u64 blocked_ns; /* CLOCK_MONOTONIC of the last block; written by the probe */
 	u64 blocks;     /* how often the kernel blocked it with a P; written by the probe */
-	u64 credit_ns;  /* since when it runs on credit; written by the probe */
+	u64 credit_ns;  /* since when it runs on credit; written by the probe, or who took its P */
 	s32 sysno; /* system call of the last block, -1 in a page fault; written by the probe */
 	enum m_cause cause; /* ... and which of the two it was */
 	u16 pad;

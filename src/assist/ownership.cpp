@@ -36,19 +36,36 @@ bool take_here(p_rec& p, Word seen, std::uint16_t owner, const Actor& me) {
 }
 
 bool take(p_rec& p, Word seen, std::uint16_t owner, const Actor& me) {
+    if (seen.state == shared::P_RUN)
+        return seen.taker == me.slot && cas(p, seen.pack(), run_word(owner));
     if (!seen.in_kernel() || seen.taker != 0) return false;
     const bool by_cas = !use_rseq || seen.marked();
     if (by_cas || (!probed && me.cpu() == seen.cpu)) return take_here(p, seen, owner, me);
     return take_remote(p, seen, owner, me);
 }
 
+bool claim(p_rec& p, Word& seen, const Actor& me) {
+    Word claimed = seen;
+    claimed.taker = me.slot;
+    if (!cas(p, seen.pack(), claimed.pack())) return false;
+    seen = claimed;
+    return true;
+}
+
+void unclaim(p_rec& p, Word claimed) { (void)cas(p, claimed.pack(), run_word(claimed.owner)); }
+
 bool reclaim(p_rec& p, const Actor& me, bool& was_marked) {
     // Each turn ends it or means that this thread was preempted, moved, or marked by the probe in
     // between; the word leaves our hands at most once.
     for (;;) {
         const Word w = load(p);
-        if (w.owner != me.slot || w.taker != 0 || !w.in_kernel()) return false;
+        if (w.owner != me.slot) return false;
         was_marked = w.marked();
+        if (w.state == shared::P_RUN) { // claimed, perhaps no longer
+            if (w.taker == 0 || cas(p, w.pack(), run_word(me.slot))) return true;
+            continue;
+        }
+        if (w.taker != 0 || !w.in_kernel()) return false;
         if (take(p, w, me.slot, me)) return true;
     }
 }

@@ -20,6 +20,8 @@
 //   owner leaves, on c          {m,0,c,SYSCALL}         rseq store                {m,0,0,RUN}
 //   owner leaves, elsewhere     {m,0,c,SYSCALL}         taker, membarrier, CAS    {m,0,0,RUN}
 //   understudy on c, no probe   {o,0,c,SYSCALL}         rseq store                {t,0,0,RUN}
+//   another M, no probe         {o,x,0,RUN}             taker, o asleep?, CAS     {t,0,0,RUN}
+//   owner enters the runtime    {m,t,0,RUN}             CAS                       {m,0,0,RUN}
 //   another M                   {o,0,c,SYSCALL}         taker, membarrier, CAS    {t,0,0,RUN}
 //   owner leaves, or another M  {o,0,c,BLOCKED/OFFCPU}  CAS                       {t,0,0,RUN}
 //   owner hands over            {m,0,0,RUN}             plain store               {t,0,0,RUN}
@@ -34,6 +36,10 @@
 // With a probe nobody but the owner moves SYSCALL by a sequence: the M may block on another CPU
 // than c, where the probe's CAS aborts no sequence on c, and a commit there would overwrite
 // BLOCKED.
+//
+// A taker in RUN (asleep.hpp) is no more than a question: the owner need not mind it while it is in
+// the runtime, and takes its P back where it comes in and finds one; another taker may put its id
+// over it.
 //
 // Without rseq, or without membarrier, every "rseq store" and "taker, membarrier, CAS" is one CAS,
 // in the whole process: the two ways do not mix, as a CAS from another CPU does not stop a
@@ -129,7 +135,8 @@ inline Word load(p_rec& p) {
 /// The owner enters a system call on `cpu`.
 inline void enter(p_rec& p, std::uint16_t slot, std::uint16_t cpu) {
     static_assert(legal(shared::P_RUN, shared::P_SYSCALL));
-    // release: (A). Nobody else writes a word in RUN, so a store is enough.
+    // release: (A). A store is enough: in RUN others write no more than a taker's id, and one that
+    // is overwritten here gives up.
     ref(p).store(Word{slot, 0, cpu, shared::P_SYSCALL}.pack(), std::memory_order_release);
 }
 
@@ -145,16 +152,22 @@ inline bool leave_fast(p_rec& p, std::uint64_t run, kernel::RseqArea* rseq) {
     return arch::rseq_cmp_store(rseq, cpu, &p.word, expect, run) == arch::RseqResult::kCommitted;
 }
 
-/// Moves a P that was seen as `seen`, in_kernel() with no taker, to RUN under `owner`.
-/// By whichever way its state and the calling thread's CPU demand. True on success; false says that
-/// somebody was first, or that this thread was moved while trying.
+/// Moves a P that was seen as `seen`, in_kernel() with no taker, or claimed by `me` in RUN, to RUN
+/// under `owner`. By whichever way its state and the calling thread's CPU demand. True on success;
+/// false says that somebody was first, or that this thread was moved while trying.
 bool take(p_rec& p, Word seen, std::uint16_t owner, const Actor& me);
 /// The same, only by the restartable sequence (or the CAS that stands for it): never waits for
 /// another CPU. For the understudy on the CPU of the word.
 bool take_here(p_rec& p, Word seen, std::uint16_t owner, const Actor& me);
 
-/// The owner leaves the hard way: after a block, on another CPU, or interrupted. True: it owns the
-/// P again, and `was_marked` says whether the probe had marked it. False: the P is lost.
+/// `me` puts its slot in the word of a P in RUN, over whichever is there, and in `seen`. False: the
+/// word is no longer `seen`.
+bool claim(p_rec& p, Word& seen, const Actor& me);
+/// ... and takes it out again, if it is still there.
+void unclaim(p_rec& p, Word claimed);
+
+/// The owner leaves the hard way: after a block, on another CPU, interrupted, or claimed. True: it
+/// owns the P again, and `was_marked` says whether the probe had marked it. False: the P is lost.
 bool reclaim(p_rec& p, const Actor& me, bool& was_marked);
 
 /// The owner gives its P to `to`, which is parked or being made.

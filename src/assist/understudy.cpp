@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <vector>
 
+#include "assist/asleep.hpp"
 #include "kernel/clock.hpp"
 #include "kernel/cpus.hpp"
 #include "kernel/futex.hpp"
@@ -40,26 +41,30 @@ void Understudies::arm(std::uint32_t cpu) noexcept {
     kernel::futex_wake(&c.armed, 1);
 }
 
-bool Understudies::try_p(std::uint32_t slot, std::uint32_t cpu, const Actor& me) noexcept {
-    const Word w = load(records_.p[slot]);
+// Is a P with this word one that the understudy of `cpu` may have?
+bool Understudies::takeable(Word w, std::uint32_t cpu) const noexcept {
     if (w.taker != 0) return false;
-    if (by_probe_) {
-        // An M that migrated inside its call is blocked here though it entered elsewhere.
-        if (!w.marked()) return false;
-        if (w.cpu != cpu && records_.m[w.owner].cpu != cpu) return false;
-    } else if (w.state != shared::P_SYSCALL || w.cpu != cpu) {
-        return false;
-    }
-    return hooks_.dispatch(slot, w, me, cpu);
+    // relaxed: a guess. An M that migrated inside its call is blocked here though it entered
+    // elsewhere.
+    const bool here =
+        std::atomic_ref(records_.m[w.owner].cpu).load(std::memory_order_relaxed) == cpu;
+    if (by_probe_) return w.marked() && (w.cpu == cpu || here);
+    return w.state == shared::P_RUN ? here && sees_sleepers
+                                    : w.state == shared::P_SYSCALL && w.cpu == cpu;
 }
 
-bool Understudies::look(std::uint32_t cpu, const Actor& me) noexcept {
+Found Understudies::look(std::uint32_t cpu, const Actor& me) noexcept {
     const std::uint32_t n =
         hooks_.procs->load(std::memory_order_acquire); // acquire: with procresize
+    Found all = Found::kNothing;
     for (std::uint32_t slot = 1; slot <= n; slot++) {
-        if (try_p(slot, cpu, me)) return true;
+        const Word w = load(records_.p[slot]);
+        if (!takeable(w, cpu)) continue;
+        const Found found = hooks_.dispatch(slot, w, me, cpu);
+        if (found == Found::kTaken) return found;
+        if (found != Found::kNothing) all = found;
     }
-    return false;
+    return all;
 }
 
 void Understudies::run(std::uint32_t cpu) noexcept {
@@ -68,15 +73,17 @@ void Understudies::run(std::uint32_t cpu) noexcept {
     for (;;) {
         std::int64_t start = kernel::nanotime();
         for (std::int64_t last = start;;) {
-            if (look(cpu, me)) start = kernel::nanotime();
+            const Found found = look(cpu, me);
             const std::int64_t now = kernel::nanotime();
-            if (now - last > kGapNs) start = now; // an M ran meanwhile: its block is news
+            // In a gap an M ran: its block is news.
+            if (found == Found::kTaken || (now - last > kGapNs && found != Found::kAwake))
+                start = now;
             last = now;
             if (now - start > kLookNs) break;
             _mm_pause();
         }
         c.armed.store(0, kSeqCst); // seq_cst: before the words are read again, see (A)
-        if (look(cpu, me)) {
+        if (look(cpu, me) == Found::kTaken) {
             c.armed.store(1, kSeqCst);
             continue;
         }

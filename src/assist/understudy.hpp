@@ -43,12 +43,20 @@ struct alignas(64) Cpu {
     std::atomic<int> tid{0};                    // of the thread, 0 while there is none
 };
 
+/// What came of a look at a P.
+enum class Found : std::uint8_t {
+    kNothing, // nobody needs it, or another was first
+    kAwake,   // its M had to be asked for, which takes a while, and does not sleep
+    kTaken,
+};
+
 /// What the runtime gives the understudies.
 struct UnderstudyHooks {
     /// Called first on each understudy's thread: its identity for the ownership protocol.
     Actor (*attach)();
-    /// Passes the P to an M if anybody needs it. `seen` is the word as found.
-    bool (*dispatch)(std::uint32_t p_slot, Word seen, const Actor& me, std::uint32_t cpu);
+    /// Passes the P to an M if anybody needs it. `seen` is the word as found; in RUN it is to be
+    /// found out whether its M sleeps.
+    Found (*dispatch)(std::uint32_t p_slot, Word seen, const Actor& me, std::uint32_t cpu);
     /// P slots 1 to this are in use.
     const std::atomic<std::uint32_t>* procs;
 };
@@ -57,7 +65,8 @@ class Understudies {
 public:
     /// Starts one on each CPU the process may use. 0, or -errno of the first that could not be had
     /// (those started stay). `by_probe`: take only what the probe has marked blocked; otherwise
-    /// whatever is in a system call, as its M cannot be running while we are.
+    /// whatever is in a system call, as its M cannot be running while we are, or sleeps in G code,
+    /// if its M said that it is on this CPU.
     [[nodiscard]] int start(const Records& records, const UnderstudyHooks& hooks, bool by_probe);
 
     /// The process may use these CPUs from now on: each has an understudy, pinned there, if start
@@ -76,8 +85,8 @@ private:
     static int start_thread(Cpu& c) noexcept;
     static void* thread_main(void* cpu);
     void run(std::uint32_t cpu) noexcept;
-    bool look(std::uint32_t cpu, const Actor& me) noexcept;
-    bool try_p(std::uint32_t slot, std::uint32_t cpu, const Actor& me) noexcept;
+    Found look(std::uint32_t cpu, const Actor& me) noexcept;
+    bool takeable(Word w, std::uint32_t cpu) const noexcept;
 
     Records records_{};
     UnderstudyHooks hooks_{};

@@ -20,6 +20,7 @@
 
 #include "kernel/futex_abi.hpp"
 #include "kernel/rseq.hpp"
+#include "kernel/sleeper.hpp"
 #include "kernel/stackmem.hpp"
 #include "kernel/syscall.hpp"
 
@@ -180,6 +181,11 @@ Verdict probe_sched_idle() {
     return {true, ""};
 }
 
+Verdict probe_sleepers() {
+    if (const char* why = why_no_sleepers()) return {false, why};
+    return {true, "/proc/self/task/TID/syscall"};
+}
+
 struct Probe {
     const char* name;
     bool Features::*field;
@@ -197,6 +203,7 @@ constexpr std::array kProbes = {
     Probe{"io_uring", &Features::io_uring, probe_io_uring},
     Probe{"bpf", &Features::bpf, probe_bpf},
     Probe{"sched_idle", &Features::sched_idle, probe_sched_idle},
+    Probe{"sleepers", &Features::sleepers, probe_sleepers},
 };
 
 using Disabled = std::array<bool, kProbes.size()>;

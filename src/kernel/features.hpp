@@ -32,6 +32,7 @@ struct Features {
     bool io_uring;        ///< io_uring_setup lets us have a ring
     bool bpf;             ///< the kernel's types are readable and we may load a tracing program
     bool sched_idle;      ///< SCHED_IDLE may be asked for
+    bool sleepers;        ///< /proc tells which of our threads sleep
 };
 
 /// What features() found; probed at the first call.

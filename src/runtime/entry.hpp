@@ -19,6 +19,8 @@
 // does need a P (yield), and credit that is used up, settles: the G waits for one in the
 // global queue.
 //
+// Without a probe others take it, of an M that they have seen asleep (assist/asleep.hpp).
+//
 // Both columns run on one thread, like a function and a signal handler: program order is enough,
 // the compiler alone must keep it (signal fences).
 //

@@ -19,6 +19,7 @@
 #include <cstdlib>
 #include <new>
 
+#include "assist/asleep.hpp"
 #include "runtime/entry.hpp"
 #include "runtime/foreign.hpp"
 #include "runtime/netpoll.hpp"
@@ -51,6 +52,7 @@ void in_child() {
     if (sched.probe && sched.probe->after_fork_in_child() < 0)
         fatal("no memory for a forked child's records");
     assist::probed = false;
+    assist::sees_sleepers = false;
     const std::uint32_t maxmcount = sched.maxmcount.load(kSeqCst);
     new (&sched) Sched{};
     sched.maxmcount.store(maxmcount, kSeqCst);

@@ -10,6 +10,7 @@
 // of work (the scan); the M woken through the ring buffer; wakep; sysmon. All by assist::take.
 #include <poll.h>
 
+#include "assist/asleep.hpp"
 #include "kernel/clock.hpp"
 #include "runtime/netpoll.hpp"
 #include "runtime/sched.hpp"
@@ -119,7 +120,11 @@ void note_taken(P* p, assist::Word seen, By by) {
     // relaxed: counters for people, and a guess; the new owner may run already.
     std::atomic_ref(p->rec->handoffs).fetch_add(1, kRelaxed);
     p->armscore.store(kArmScore, kRelaxed);
-    if (seen.state == shared::P_OFFCPU) p->attention.fetch_or(kAttnArm, kRelaxed);
+    if (seen.state == shared::P_OFFCPU || seen.state == shared::P_RUN)
+        p->attention.fetch_or(kAttnArm, kRelaxed); // unannounced
+    if (seen.state == shared::P_RUN)               // its M may be back and overwrite it: a stamp
+        std::atomic_ref(sched.records.m[seen.owner].credit_ns)
+            .store(static_cast<std::uint64_t>(kernel::nanotime()), kRelaxed);
     sched.handoffs[static_cast<int>(by)].fetch_add(1, kRelaxed);
 }
 
@@ -215,11 +220,21 @@ bool hand_blocked(P* p, assist::Word seen, const assist::Actor& me, std::uint32_
     return taken;
 }
 
-bool understudy_dispatch(std::uint32_t p_slot, assist::Word seen, const assist::Actor& me,
-                         std::uint32_t cpu) {
+assist::Found understudy_dispatch(std::uint32_t p_slot, assist::Word seen, const assist::Actor& me,
+                                  std::uint32_t cpu) {
+    using assist::Found;
     P* p = sched.allp[p_slot - 1];
-    if (!p || sched.gcwaiting.load(kRelaxed) || !wanted(p)) return false; // relaxed: stop repeats
-    return hand_blocked(p, seen, me, cpu, By::kUnderstudy);
+    if (!p || sched.gcwaiting.load(kRelaxed) || !wanted(p)) // relaxed: stop repeats
+        return Found::kNothing;
+    const bool running = seen.state == shared::P_RUN;
+    if (running) {
+        // relaxed: a guess. Without it its M says on no leaving the runtime which CPU it is on.
+        if ((p->attention.load(kRelaxed) & kAttnArm) == 0) return Found::kNothing;
+        if (!assist::claim_asleep(sched.records, *p->rec, seen, me)) return Found::kAwake;
+    }
+    if (hand_blocked(p, seen, me, cpu, By::kUnderstudy)) return Found::kTaken;
+    if (running) assist::unclaim(*p->rec, seen);
+    return Found::kNothing;
 }
 
 P* standby_wait(M* m) {

@@ -17,12 +17,14 @@
 #include <string>
 #include <system_error>
 
+#include "assist/asleep.hpp"
 #include "baton/run.hpp"
 #include "kernel/clock.hpp"
 #include "kernel/cpus.hpp"
 #include "kernel/features.hpp"
 #include "kernel/futex.hpp"
 #include "kernel/sched_class.hpp"
+#include "kernel/sleeper.hpp"
 #include "runtime/netpoll.hpp"
 #include "runtime/preempt.hpp"
 #include "runtime/sched.hpp"
@@ -142,6 +144,7 @@ void start_records(int forced, std::string& why) {
         }
     }
     sched.records = assist::allocate_records();
+    assist::sees_sleepers = kernel::features().sleepers && !kernel::why_no_sleepers();
 }
 
 void start_understudies(int forced, std::string& why) {

@@ -37,13 +37,10 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <charconv>
-#include <cstdio>
-#include <string_view>
-#include <system_error>
 
+#include "assist/asleep.hpp"
+#include "kernel/sleeper.hpp"
 #include "kernel/syscall.hpp"
-#include "kernel/textfile.hpp"
 #include "runtime/sched.hpp"
 
 namespace baton::rt {
@@ -51,9 +48,10 @@ namespace baton::rt {
 namespace {
 
 constexpr auto kRelaxed = std::memory_order_relaxed;
-constexpr std::int64_t kLongCreditNs = 10'000'000;   // as long as a time slice
-constexpr std::int64_t kCreditPeriodNs = 5'000'000;  // between two looks at all Ms,
-constexpr std::int64_t kCreditPeriodPerMNs = 10'000; // which cost 0.1 us each
+constexpr std::int64_t kLongCreditNs = 10'000'000;        // as long as a time slice
+constexpr std::int64_t kCreditPeriodNs = 5'000'000;       // between two looks at all Ms,
+constexpr std::int64_t kCreditPeriodPerMNs = 10'000;      // which cost 0.1 us each,
+constexpr std::int64_t kCreditPeriodPerAskedNs = 240'000; // or 2.4 where /proc is asked
 
 bool enabled = false;
 struct sigaction old_urg;
@@ -164,12 +162,7 @@ bool restarted_never(long nr) {
 
 // Does the thread sleep where the signal would be seen?
 bool must_not_wake(std::uint32_t tid) {
-    char path[64], text[128];
-    (void)std::snprintf(path, sizeof path, "/proc/self/task/%u/syscall", tid);
-    const std::string_view at = kernel::read_text_file(path, text);
-    long nr = 0;
-    const auto [end, error] = std::from_chars(at.data(), at.data() + at.size(), nr);
-    return error == std::errc() && restarted_never(nr); // else it is "running"
+    return restarted_never(kernel::sleeps_in(tid)); // or awake
 }
 
 shared::m_state peek_state(const M* m) {
@@ -185,6 +178,20 @@ bool signal_m(M* m) {
     if ((!sched.probe || peek_state(m) == shared::M_CREDIT) && must_not_wake(tid)) return false;
     m->signalled.store(true, kSeqCst);
     return kernel::raw_syscall(SYS_tgkill, ::getpid(), tid, SIGURG) == 0;
+}
+
+// Where no probe says M_CREDIT: back in G code, its P was taken meanwhile, and it has not looked
+// yet.
+bool lost_unawares(const M* m) {
+    if (!assist::sees_sleepers || peek_state(m) != shared::M_RUNNING) return false;
+    // relaxed: a guess, as the state.
+    const std::uint32_t its = std::atomic_ref(m->rec->p).load(kRelaxed);
+    return its != 0 && assist::load(sched.records.p[its]).owner != m->slot;
+}
+
+bool sleeps(const M* m) {
+    // relaxed: see signal_m.
+    return kernel::sleeps_in(std::atomic_ref(m->rec->tid).load(kRelaxed)) != kernel::kAwake;
 }
 
 } // namespace
@@ -208,19 +215,22 @@ void preemptall(const P* but) {
 void end_long_credit(std::int64_t now) {
     static std::int64_t next = 0; // sysmon's alone
     if (!enabled || now < next) return;
-    std::uint32_t n;
+    std::uint32_t n, asked = 0;
     {
         LockGuard guard(sched.mlock);
         n = sched.mslots;
     }
     for (std::uint32_t slot = 1; slot <= n; slot++) {
         M* m = sched.allm[slot];
-        if (peek_state(m) != shared::M_CREDIT) continue;
-        // relaxed: written by the probe before the state.
+        const bool unawares = lost_unawares(m);
+        if (!unawares && peek_state(m) != shared::M_CREDIT) continue;
+        // relaxed: written by the probe before the state; else a stamp.
         const std::uint64_t since = std::atomic_ref(m->rec->credit_ns).load(kRelaxed);
-        if (now - static_cast<std::int64_t>(since) >= kLongCreditNs) signal_m(m);
+        if (now - static_cast<std::int64_t>(since) < kLongCreditNs) continue;
+        asked += unawares;
+        if (!unawares || !sleeps(m)) signal_m(m);
     }
-    next = now + kCreditPeriodNs + n * kCreditPeriodPerMNs;
+    next = now + kCreditPeriodNs + n * kCreditPeriodPerMNs + asked * kCreditPeriodPerAskedNs;
 }
 
 bool preemption() noexcept { return enabled; }

@@ -282,8 +282,8 @@ P* take_blocked_with_work(M* m);
 /// with an actor, the understudies included: takes no lock.
 bool hand_blocked(P* p, assist::Word seen, const assist::Actor& me, std::uint32_t cpu, By by);
 void note_taken(P* p, assist::Word seen, By by);
-bool understudy_dispatch(std::uint32_t p_slot, assist::Word seen, const assist::Actor& me,
-                         std::uint32_t cpu);
+assist::Found understudy_dispatch(std::uint32_t p_slot, assist::Word seen, const assist::Actor& me,
+                                  std::uint32_t cpu);
 /// A parked M's turn at the ring buffer: returns with a P.
 P* standby_wait(M* m);
 

@@ -9,6 +9,7 @@
 #include <system_error>
 #include <vector>
 
+#include "assist/asleep.hpp"
 #include "baton/run.hpp"
 #include "kernel/clock.hpp"
 #include "kernel/cpus.hpp"
@@ -37,15 +38,16 @@ void seize(M* m) {
     const assist::Actor me = actor(m);
     for (std::uint32_t i = 0; i < n; i++) {
         P* p = sched.allp[i];
-        const assist::Word w = assist::load(*p->rec);
+        assist::Word w = assist::load(*p->rec);
         if (w.state == shared::P_RUN) {
             p->attention.fetch_or(kAttnStop, kSeqCst);
-        } else if (w.in_kernel() && w.taker == 0 && assist::take(*p->rec, w, me.slot, me)) {
-            if (w.marked()) nblocked().fetch_sub(1, kSeqCst);
-            blocked_ns(p).store(0, kRelaxed); // relaxed: a stamp for people
-            assist::give_up(*p->rec, shared::P_GCSTOP);
-            sched.stopwait--;
+            if (!assist::claim_asleep(sched.records, *p->rec, w, me)) continue;
         }
+        if (!assist::take(*p->rec, w, me.slot, me)) continue;
+        if (w.marked()) nblocked().fetch_sub(1, kSeqCst);
+        blocked_ns(p).store(0, kRelaxed); // relaxed: a stamp for people
+        assist::give_up(*p->rec, shared::P_GCSTOP);
+        sched.stopwait--;
     }
 }
 

@@ -150,7 +150,9 @@ bool begin_credit(M* m) {
 void enter_on_credit(M* m) noexcept {
     if (!getm_or_null()) goroutine_returned_in_child();
     const int saved = thread_errno();
-    (void)regain_p(m);
+    const bool had = m->p != nullptr;
+    if (!regain_p(m) && had && !sched.probe) // which tells when it came back
+        m->rec->credit_ns = static_cast<std::uint64_t>(kernel::nanotime());
     thread_errno() = saved;
 }
 
@@ -184,6 +186,8 @@ void leave_runtime_slow() noexcept {
     const std::uint32_t what = m->p->attention.load(std::memory_order_relaxed);
     if (what & kAttnArm) {
         const std::uint32_t cpu = current_cpu(m);
+        // relaxed: the understudy's guess; the probe overwrites it.
+        std::atomic_ref(m->rec->cpu).store(cpu, std::memory_order_relaxed);
         if (assist::understudies.cpu(cpu).armed.load(std::memory_order_relaxed) == 0 &&
             !arm(m->p, cpu))
             m->p->attention.fetch_and(~kAttnArm, std::memory_order_relaxed); // relaxed: as above

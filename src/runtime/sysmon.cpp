@@ -17,6 +17,7 @@
 // blocks are announced. When all Ps are idle it sleeps longer (deep_sleep).
 #include <algorithm>
 
+#include "assist/asleep.hpp"
 #include "kernel/clock.hpp"
 #include "kernel/futex.hpp"
 #include "runtime/netpoll.hpp"
@@ -33,6 +34,7 @@ constexpr std::int64_t kMaxDelayNs = 10'000'000;
 constexpr std::int64_t kBusyDelayNs = 5'000'000; // while Gs run: how late a slice's begin is seen
 constexpr std::int64_t kHeedNs = 500'000;        // an M that makes runtime calls heeds by then
 constexpr std::int64_t kHogDelayNs = 1'000'000;  // while one does not
+constexpr std::int64_t kRareNs = 1'000'000;      // looks so far apart are rare
 constexpr std::int64_t kIdleDelayNs = 100'000'000;
 constexpr std::int64_t kIdleForNs = 200'000'000;
 constexpr std::int64_t kProbeGraceNs = 200'000; // what understudy and ring buffer may take
@@ -63,6 +65,9 @@ private:
     bool retake(std::int64_t now, bool asked);
     bool retake_p(P* p, Seen& s, std::int64_t now, bool asked);
     void look_at(std::int64_t when) { next_look_ = std::min(next_look_, when); }
+    bool look_at_running(P* p, Seen& s, assist::Word w, std::int64_t now);
+    bool take_from_sleeper(P* p, assist::Word w);
+    bool pass_on(P* p, assist::Word w, const assist::Actor& me);
     bool slice_over(P* p, Seen& s, std::int64_t now);
     void end_slice(P* p, Seen& s, std::int64_t now);
     bool long_in_kernel(P* p, Seen& s, assist::Word w, std::int64_t now);
@@ -243,17 +248,38 @@ bool Sysmon::long_in_kernel(P* p, Seen& s, assist::Word w, std::int64_t now) {
     return seen_before || over;
 }
 
+// One that runs, or whose M sleeps in G code. True if it was taken.
+bool Sysmon::look_at_running(P* p, Seen& s, assist::Word w, std::int64_t now) {
+    // An owner that was named but not woken (an understudy lost the CPU in between).
+    M* owner = sched.allm[w.owner];
+    if (owner && owner->nextp.load(kRelaxed) == p) mwake(owner); // relaxed: repeated next round
+    const std::uint32_t tick = s.schedtick;
+    const bool over = slice_over(p, s, now);
+    // Looking often, only if no other G has run since the last look.
+    if ((tick == s.schedtick || delay_ >= kRareNs) && take_from_sleeper(p, w)) return true;
+    if (over) end_slice(p, s, now);
+    return false;
+}
+
+// The floor for blocks that nobody announced, where no probe sees them.
+bool Sysmon::take_from_sleeper(P* p, assist::Word w) {
+    if (!assist::sees_sleepers || sched.gcwaiting.load(kSeqCst) || !wanted(p)) return false;
+    const assist::Actor me = actor(m_);
+    return assist::claim_asleep(sched.records, *p->rec, w, me) && pass_on(p, w, me);
+}
+
+bool Sysmon::pass_on(P* p, assist::Word w, const assist::Actor& me) {
+    if (!assist::take(*p->rec, w, me.slot, me)) return false;
+    note_taken(p, w, By::kSysmon);
+    handoffp(p);
+    return true;
+}
+
 // `asked`: an understudy has found a blocked P and no M for it, or a plain thread work; no need to
 // make sure.
 bool Sysmon::retake_p(P* p, Seen& s, std::int64_t now, bool asked) {
     const assist::Word w = assist::load(*p->rec);
-    if (w.state == shared::P_RUN) {
-        // An owner that was named but not woken (an understudy lost the CPU in between).
-        M* owner = sched.allm[w.owner];
-        if (owner && owner->nextp.load(kRelaxed) == p) mwake(owner); // relaxed: repeated next round
-        if (slice_over(p, s, now)) end_slice(p, s, now);
-        return false;
-    }
+    if (w.state == shared::P_RUN) return look_at_running(p, s, w, now);
     // Work nobody could be started for (a refused thread).
     if (w.state == shared::P_IDLE && !runqempty(p)) wakep();
     if (!w.in_kernel() || w.taker != 0 || sched.gcwaiting.load(kSeqCst)) return false;
@@ -261,12 +287,7 @@ bool Sysmon::retake_p(P* p, Seen& s, std::int64_t now, bool asked) {
         look_again_ |= wanted(p);
         return false;
     }
-    if (!wanted(p)) return false;
-    const assist::Actor me = actor(m_);
-    if (!assist::take(*p->rec, w, me.slot, me)) return false;
-    note_taken(p, w, By::kSysmon);
-    handoffp(p);
-    return true;
+    return wanted(p) && pass_on(p, w, actor(m_));
 }
 
 void Sysmon::trim(std::int64_t now) {

@@ -34,6 +34,8 @@ opt=-O2
 config() { echo "-DNM=$1 -DNG=$2 -DNSYS=$3 -DNBLOCK=$4 -DNWAIT=$5 -DNHANDOFF=$6"; }
 small=$(config 3 3 1 1 2 0)
 noprobe="$(config 3 3 1 0 2 0) -DNOPROBE"
+sleepers="$(config 3 3 0 1 2 0) -DNOPROBE -DSLEEPERS"
+takers="$(config 4 3 0 1 1 0) -DNOPROBE -DSLEEPERS"
 
 # search NAME DEFINES CFLAGS [PAN OPTION...]: leaves the output in $build/NAME/out
 search() {
@@ -95,6 +97,7 @@ case $mode in
     holds prompt "$small -DPROMPT" "safety, sysmon leaves blocked Ps alone"
     holds takers "$(config 4 3 2 0 1 0)" "safety, 4 threads, 2 syscalls"
     holds noprobe "$noprobe" "safety, no probe"
+    holds sleepers "$sleepers" "safety, no probe, Ps of sleepers"
     lives finishes "$(config 3 2 1 1 2 0)" "every G finishes"
     ;;
 *)
@@ -105,6 +108,8 @@ case $mode in
     holds handoff "$(config 3 3 1 1 2 1)" "safety, with handoffp"
     holds prompt "$small -DPROMPT" "safety, sysmon leaves blocked Ps alone"
     holds noprobe "$(config 3 3 2 0 2 1) -DNOPROBE" "safety, no probe"
+    holds sleepers "$(config 3 3 1 1 2 0) -DNOPROBE -DSLEEPERS" "safety, no probe, Ps of sleepers"
+    holds claims "$takers" "safety, no probe, Ps of sleepers, 4 threads"
     lives finishes "$(config 3 2 1 1 2 0)" "every G finishes"
     lives taken1 "$(config 3 2 1 1 2 0)" "blocked P 1 with work is taken or resumed"
     lives taken2 "$(config 3 2 1 1 2 0)" "blocked P 2 with work is taken or resumed"
@@ -126,6 +131,9 @@ fi
 # there is more than the owner's own sequence.
 for rule in $(grep -oh 'NO_[A-Z_]*[A-Z]' "$here"/*.pml | sort -u); do
     case $rule in
+    NO_CLAIM_ID) fails $rule "$takers" ;;
+    NO_ASLEEP | NO_CLAIM_FIRST | NO_STATE | NO_STATE_LAST | NO_CAS_CLAIMED | NO_CAS_BACK | \
+        NO_TAKE_BACK) fails $rule "$sleepers" ;;
     NO_TAKER_ID) fails $rule "$(config 4 3 2 0 1 0)" ;;
     NO_MIND_HERE | NO_CPU_HERE | NO_MEMBARRIER_EXIT | NO_CAS_EXIT) fails $rule "$noprobe" ;;
     NO_RECHECK_HANDOFF) fails $rule "$(config 3 3 0 0 2 1)" ;;

@@ -24,6 +24,11 @@
  * CPU. A word in P_SYSCALL may be in the owner's sequence: who else wants it puts its id in taker,
  * stops the sequences on word.cpu by a membarrier, and finishes by a CAS.
  *
+ * Sleepers (-DSLEEPERS, without a probe; src/assist/asleep.hpp): the P of an M in G code is claimed,
+ * the M looked at, the P taken. asleep[] there is a call or a page fault that nobody announced, in
+ * the runtime a lock. That the M was seen asleep is all that orders it and the taker, so its entry
+ * into the runtime has a store buffer, which drains when it falls asleep.
+ *
  * Store buffers: a word changes only by CAS, commit and its owner's store, and the takers' CAS and
  * membarrier order those: sequential consistency will do. Where a plain store must be seen before
  * the next load there is a fence: (A) publish, then wakep; (B) release, then re-check; (C) the M
@@ -79,6 +84,10 @@ byte seq[5];               /* CPU of the sequence a thread has in flight; 0 = no
 byte seen[5];              /* the marked word that a thread is about to take, as loaded */
 bit parked[5];             /* on the list of idle Ms */
 byte nextp[5];             /* the P with which a waker woke this thread */
+#ifdef SLEEPERS
+bit ingcode[5];            /* its state is M_RUNNING, as others see it */
+bit asleep[5];             /* the kernel has it off its CPU, in G code or in the runtime */
+#endif
 
 /* What is still to come, and what came. */
 byte tospawn = NG - 1, nsys = NSYS, nblock = NBLOCK, nwait = NWAIT, nhandoff = NHANDOFF;
@@ -87,11 +96,103 @@ bit onehog; /* a G has waited with its P */
 
 #include "rules.pml"
 
+/* What a G comes into the runtime for. */
+inline call()
+{
+    assert(HOLDS(p));
+    if
+    :: tospawn > 0 -> tospawn--; goto publish
+    :: tospawn == 0 -> assert(done < NG); done++; g = 0; goto schedule
+    :: nsys > 0 -> nsys--; goto enter
+    :: nhandoff > 0 -> nhandoff--; goto handoff
+    fi
+}
+
+#ifdef SLEEPERS
+/* Runtime entry where Ps are taken from Ms asleep in G code: store the state, look at the word. No
+ * fence is between the two: the store may come out after the load, but not after the M has lost its
+ * CPU. It can lose it between the two and after them. */
+inline enter_runtime()
+{
+    if
+    :: ingcode[me] = 0;
+       if
+       :: atomic { nblock > 0 -> nblock--; asleep[me] = 1 }; asleep[me] = 0
+       :: true
+       fi;
+       held = MINE(p)
+    :: held = MINE(p);
+       ingcode[me] = 0
+    fi;
+    if
+    :: atomic { nblock > 0 -> nblock--; asleep[me] = 1 }; asleep[me] = 0
+    :: true
+    fi
+}
+
+/* Someone has claimed the P of an M that seems to be in G code. Does it sleep? And in G code? */
+inline claim_asleep()
+{
+#ifndef NO_ASLEEP
+#ifdef NO_STATE_LAST
+    if
+    :: ingcode[o]
+    :: !ingcode[o] -> goto unclaim
+    fi;
+#endif
+    if
+    :: asleep[o]
+    :: !asleep[o] -> goto unclaim
+    fi;
+#endif
+#if !defined(NO_STATE) && !defined(NO_STATE_LAST)
+    if
+    :: ingcode[o]
+    :: !ingcode[o] -> goto unclaim
+    fi;
+#endif
+#ifdef NO_CLAIM_FIRST
+    atomic {
+        if
+        :: w[q].owner == o && w[q].state == P_RUN -> w[q].taker = me
+        :: else -> o = 0; goto missed
+        fi
+    }
+#endif
+}
+
+inline take_claimed() /* CAS */
+{
+    atomic {
+        if
+#ifdef NO_CAS_CLAIMED
+        :: true -> STORE(q, me, 0, 0, P_RUN)
+#else
+        :: w[q].owner == o && STILL_CLAIMED(q) -> STORE(q, me, 0, 0, P_RUN)
+        :: else -> o = 0; goto missed
+#endif
+        fi;
+        o = 0
+    }
+}
+
+inline unclaim_p() /* CAS */
+{
+    atomic {
+        if
+        :: w[q].owner == o && w[q].taker == me && w[q].state == P_RUN -> w[q].taker = 0
+        :: else
+        fi;
+        o = 0
+    }
+}
+#endif
+
 /* M enters a syscall: the owner's plain store. */
 inline entersyscall()
 {
     atomic {
-        assert(MINE(p));
+        assert(HOLDS(p));
         if
         :: STORE(p, me, 0, 1, P_SYSCALL)
         :: CPU2(p) -> STORE(p, me, 0, 2, P_SYSCALL)
@@ -154,6 +255,11 @@ inline exitsyscall()
     atomic {
         if
         :: MINE(p) -> goto gcode
+#ifdef NO_CAS_BACK
+        :: CLAIMED(p) -> goto back
+#elif defined(SLEEPERS) && !defined(NO_TAKE_BACK)
+        :: CLAIMED(p) -> w[p].taker = 0; goto gcode /* CAS */
+#endif
 #ifdef NO_CAS_LEAVE
         :: WENT(p) && OUT(p) && w[p].taker == 0 && w[p].cpu == 1 -> SEQUENCE(1); goto exit_marked
         :: WENT(p) && OUT(p) && w[p].taker == 0 && w[p].cpu == 2 -> SEQUENCE(2); goto exit_marked
@@ -163,7 +269,7 @@ inline exitsyscall()
         :: IN_CALL(p) && FREE_EXIT(p) && CPU_EXIT(p, 1) && MAY_RUN(1) -> SEQUENCE(1); goto exit_fast
         :: IN_CALL(p) && FREE_EXIT(p) && CPU_EXIT(p, 2) && MAY_RUN(2) -> SEQUENCE(2); goto exit_fast
         :: IN_CALL(p) && FREE_EXIT(p) -> w[p].taker = me; goto exit_slow
-        :: w[p].owner != me || !FREE_EXIT(p) -> goto lost
+        :: w[p].owner != me || (!FREE_EXIT(p) && !TAKES_BACK(p)) -> goto lost
         fi
     }
 }
@@ -174,7 +280,9 @@ inline exitsyscall_fast()
     if
     :: atomic { seq[me] != 0 -> STORE(p, me, 0, 0, P_RUN); seq[me] = 0 }
     :: atomic { seq[me] == 0 -> goto leave }
-    :: atomic { nblock > 0 && seq[me] != 0 && w[p].state == P_SYSCALL -> nblock--; goto blocked }
+    :: atomic {
+           PROBED && nblock > 0 && seq[me] != 0 && w[p].state == P_SYSCALL -> nblock--; goto blocked
+       }
     fi;
     goto gcode;
 #ifdef NO_CAS_LEAVE
@@ -273,11 +381,11 @@ inline ready()
 #ifdef NO_FENCE_WAKEP
     if
     :: atomic { !(nmspinning == 0 && (NPIDLE > 0 || NBLOCKED > 0)) };
-       atomic { assert(MINE(p)); runq[p]++; goto gcode }
+       atomic { assert(HOLDS(p)); runq[p]++; goto gcode }
     :: nmspinning == 0 && (NPIDLE > 0 || NBLOCKED > 0)
     fi;
 #endif
-    atomic { assert(MINE(p)); runq[p]++ }
+    atomic { assert(HOLDS(p)); runq[p]++ }
 }
 
 /* One waker at a time: it claims nmspinning, then looks for a P, idle or blocked. */
@@ -317,7 +425,7 @@ inline wakep_nothing()
 inline startm()
 {
     atomic {
-        assert(MINE(q));
+        assert(HOLDS(q));
         if
         :: FIRST(1) -> parked[1] = 0; nextp[1] = q; w[q].owner = 1
         :: FIRST(2) -> parked[2] = 0; nextp[2] = q; w[q].owner = 2
@@ -331,7 +439,7 @@ inline startm()
 
 inline release() /* pidleput and, if I was spinning, no more */
 {
-    assert(MINE(p));
+    assert(HOLDS(p));
     STORE(p, 0, 0, 0, P_IDLE);
     p = 0; nmspinning = nmspinning - spinning; spinning = 0
 }
@@ -414,6 +522,10 @@ proctype thread(byte me)
 #ifdef NO_LOOK_AFTER
     bit needed;
 #endif
+#ifdef SLEEPERS
+    byte o;   /* the owner of q, as this thread claimed it */
+    bit held; /* what it saw of its P when it came into the runtime */
+#endif
 
     if
     :: me == 1 -> p = 1; g = 1; goto gcode
@@ -427,12 +539,16 @@ idle: /* parked; also the understudies and sysmon */
     :: atomic { FIRST(me) && asked[2] && OUT(2) -> parked[me] = 0; q = 2; take() }
     :: atomic { FIRST(me) && SYSMON(1) -> parked[me] = 0; q = 1; take() }
     :: atomic { FIRST(me) && SYSMON(2) -> parked[me] = 0; q = 2; take() }
+#ifdef SLEEPERS
+    :: atomic { FIRST(me) && SLEEPER(1) -> parked[me] = 0; q = 1; CLAIM }; goto ask
+    :: atomic { FIRST(me) && SLEEPER(2) -> parked[me] = 0; q = 2; CLAIM }; goto ask
+#endif
     :: atomic { done == NG && parked[me] && nexit == me - 1 -> nexit++; goto exit }
     fi;
 
 schedule:
     atomic {
-        assert(MINE(p));
+        assert(HOLDS(p));
         if
         :: runq[p] > 0 -> runq[p]--
         :: runq[p] == 0 && globq > 0 -> globq--
@@ -447,8 +563,18 @@ schedule:
     };
 
 gcode: /* the G runs; without touching the P, so it may be on credit or have lost it */
+#ifdef SLEEPERS
+    ingcode[me] = (p != 0);
+unnoticed:
+#endif
     if
     :: p == 0 -> goto lost /* after handoffp, from its syscall */
+#ifdef SLEEPERS
+    :: atomic { nblock > 0 && p != 0 -> nblock--; asleep[me] = 1 }; asleep[me] = 0; goto unnoticed
+    :: atomic { nwait > 0 && p != 0 -> nwait--; waiting++; asleep[me] = 1 };
+       atomic { done + waiting + tospawn >= NG -> waiting--; asleep[me] = 0 }; goto unnoticed
+    :: p != 0 -> goto entry
+#else
     :: probe_switch_offcpu(); goto understudy
     :: atomic {
            nwait > 0 && !(MINE(p) && onehog) ->
@@ -463,15 +589,21 @@ gcode: /* the G runs; without touching the P, so it may be on credit or have los
            :: else -> goto leave
            fi;
 #endif
-           assert(MINE(p));
-           if
-           :: tospawn > 0 -> tospawn--; goto publish
-           :: tospawn == 0 -> assert(done < NG); done++; g = 0; goto schedule
-           :: nsys > 0 -> nsys--; goto enter
-           :: nhandoff > 0 -> nhandoff--; goto handoff
-           fi
+           call()
        }
+#endif
     fi;
+
+#ifdef SLEEPERS
+entry:
+    enter_runtime();
+    atomic {
+        if
+        :: held -> held = 0; call()
+        :: else -> goto leave
+        fi
+    };
+#endif
 
 await:
     atomic { done + waiting + tospawn >= NG -> waiting--; goto leave };
@@ -481,7 +613,7 @@ enter:
 leave: /* in the kernel or on the way out */
     if
     :: atomic { nwait > 0 && WENT(p) -> nwait--; waiting++; goto await }
-    :: atomic { nblock > 0 && IN_CALL(p) -> nblock--; goto blocked }
+    :: atomic { PROBED && nblock > 0 && IN_CALL(p) -> nblock--; goto blocked }
     :: exitsyscall()
     fi;
 exit_fast:
@@ -557,6 +689,20 @@ here:
     goto got;
 remote:
     take_remote();
+#ifdef SLEEPERS
+    goto got;
+ask:
+    claim_asleep();
+    take_claimed();
+    goto got;
+unclaim:
+    unclaim_p();
+    goto missed;
+#ifdef NO_CAS_BACK
+back:
+    atomic { STORE(p, me, 0, 0, P_RUN); goto gcode };
+#endif
+#endif
 got:
     if
     :: waking -> goto start

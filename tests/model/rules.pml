@@ -4,6 +4,12 @@
 #define STORE(x, o, t, c, s) \
     asked[x] = 0; w[x].owner = o; w[x].taker = t; w[x].cpu = c; w[x].state = s
 #define MINE(x) (w[x].owner == me && w[x].taker == 0 && w[x].state == P_RUN)
+#ifdef SLEEPERS
+#define HOLDS(x) (w[x].owner == me && w[x].state == P_RUN) /* ... though somebody may ask for it */
+#else
+#define HOLDS(x) MINE(x)
+#endif
+#define CLAIMED(x) (w[x].owner == me && w[x].taker != 0 && w[x].state == P_RUN)
 #define WENT(x) (w[x].owner == me && w[x].state != P_RUN) /* away, not taken */
 #define IN_CALL(x) (w[x].owner == me && w[x].state == P_SYSCALL) /* ... nor marked */
 #define OUT(x) (w[x].state == P_BLOCKED || w[x].state == P_OFFCPU) /* marked; in nblocked */
@@ -49,6 +55,21 @@
 #else
 #define STILL_TAKER(x) (w[x].taker == me && w[x].state == P_SYSCALL)
 #endif
+#ifdef NO_CLAIM_FIRST
+#define CLAIM o = w[q].owner
+#else
+#define CLAIM o = w[q].owner; w[q].taker = me /* CAS */
+#endif
+#ifdef NO_CLAIM_ID
+#define STILL_CLAIMED(x) (w[x].taker != 0 && w[x].state == P_RUN)
+#else
+#define STILL_CLAIMED(x) (w[x].taker == me && w[x].state == P_RUN)
+#endif
+#ifdef NO_TAKE_BACK
+#define TAKES_BACK(x) false
+#else
+#define TAKES_BACK(x) CLAIMED(x)
+#endif
 #ifdef NO_WAKEP_BLOCKED
 #define NBLOCKED 0
 #else
@@ -76,6 +97,15 @@
 #define FREE_ANY(x) (FREE_REMOTE(x) || (SEQUENCE_TAKES && FREE_HERE(x)))
 #define RETAKE_SYSCALL(x) (w[x].state == P_SYSCALL && FREE_ANY(x) && NEEDED_SYSCALL(x))
 #define SYSMON(x) (RETAKE_BLOCKED(x) || RETAKE_SYSCALL(x))
+
+/* The P of an M that seems to be in G code, and perhaps asleep there; claimed or not. */
+#define SLEEPER(x) (w[x].state == P_RUN && ingcode[w[x].owner] && NEEDED_SYSCALL(x))
+
+#ifdef NOPROBE
+#define PROBED false
+#else
+#define PROBED true
+#endif
 
 /* Without a probe nothing is ever P_BLOCKED, and the understudy takes P_SYSCALL by its sequence.
  * With one it must not: the probe's CAS may be on another CPU, where it stops no sequence. */

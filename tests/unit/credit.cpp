@@ -30,8 +30,12 @@ void sleep_raw(std::chrono::milliseconds d) {
 
 bool credit_here() {
     if (baton::assist_tier() == baton::Assist::kProbe) return true;
-    std::printf("skip: no probe in this tier: unannounced blocks keep their processor\n");
-    return false;
+    for (const baton::KernelFeature& f : baton::kernel_features()) {
+        if (f.name != "sleepers" || f.usable) continue;
+        std::printf("skip: no probe, and no /proc to tell who sleeps: %s\n", f.detail.c_str());
+        return false;
+    }
+    return true;
 }
 
 /// A thread on its way out that takes its time, asleep mostly.
@@ -167,5 +171,24 @@ TEST_CASE("credit: a thread that leaves takes no P from the next one in its plac
         CHECK(looked > 0);
         CHECK(robbed == 0);
         Leaver::quit = true;
+    });
+}
+
+TEST_CASE("credit: who sleeps unannounced does not hold up who stops the world") {
+    if (!credit_here()) return;
+    baton::run([] {
+        const int procs = baton::set_max_procs(2);
+        std::atomic<bool> sleeping{false};
+        baton::WaitGroup wg;
+        wg.go([&] {
+            sleeping = true;
+            sleep_raw(600ms);
+        });
+        while (!sleeping) baton::yield();
+        const auto start = Clock::now();
+        baton::set_max_procs(3);
+        CHECK(Clock::now() - start < 400ms);
+        wg.wait();
+        baton::set_max_procs(procs);
     });
 }

@@ -121,7 +121,7 @@ TEST_CASE("kernel features: the list names every feature once and agrees with fe
 
 TEST_CASE("kernel features: BATON_DISABLE switches off what it names, and nothing else") {
     check_child("child: rseq and futex2 are off",
-                {"BATON_DISABLE=rseq, futex2,,guard_pages,futex_waitv,sched_idle"});
+                {"BATON_DISABLE=rseq, futex2,,guard_pages,futex_waitv,sched_idle,sleepers"});
 }
 
 TEST_CASE("child: rseq and futex2 are off" * doctest::skip()) {
@@ -133,7 +133,7 @@ TEST_CASE("child: rseq and futex2 are off" * doctest::skip()) {
         const bool off = info.detail == "switched off by BATON_DISABLE";
         const std::string name = info.name;
         CHECK(off == (name == "rseq" || name == "futex2" || name == "guard_pages" ||
-                      name == "futex_waitv" || name == "sched_idle"));
+                      name == "futex_waitv" || name == "sched_idle" || name == "sleepers"));
     }
     RseqArea own;
     CHECK(rseq_attach(&own) == nullptr);

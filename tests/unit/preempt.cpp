@@ -220,10 +220,6 @@ TEST_CASE("preempt: a hog that lives in announced calls and on credit is fair, t
 
 TEST_CASE("preempt: an M that lost its P in its sleep does not go on for long without one") {
     if (!preempted_here()) return;
-    if (baton::assist_tier() != baton::Assist::kProbe) {
-        std::printf("skip: no probe in this tier: no credit\n");
-        return;
-    }
     baton::run([] {
         const int procs = baton::set_max_procs(1);
         std::atomic<bool> stop{false};
