@@ -36,6 +36,8 @@ constexpr std::int64_t kHeedNs = 500'000;        // an M that makes runtime call
 constexpr std::int64_t kHogDelayNs = 1'000'000;  // while one does not
 constexpr std::int64_t kRareNs = 1'000'000;      // looks so far apart are rare
 constexpr std::int64_t kIdleDelayNs = 100'000'000;
+constexpr std::int64_t kLongIdleNs = 2'000'000'000; // after so long
+constexpr std::int64_t kLongIdleDelayNs = 500'000'000;
 constexpr std::int64_t kIdleForNs = 200'000'000;
 constexpr std::int64_t kProbeGraceNs = 200'000; // what understudy and ring buffer may take
 constexpr std::int64_t kTrimPeriodNs = 1'000'000'000;
@@ -144,8 +146,8 @@ bool m_wanted() { return sched.mwanted.load(kSeqCst) && m_to_be_had(); }
 
 // All Ps idle. In the tier that needs us for each handoff: until somebody takes a P. In the others
 // only after 200 ms of that: waking us would put us on the CPU in the very moment that the M with
-// the P blocks, before the understudy. There a look each 100 ms will do, or when the last idle P is
-// taken: who has it may be a hog. True if it slept.
+// the P blocks, before the understudy. There a look each 100 ms will do, each 500 ms after two
+// seconds, or when the last idle P is taken: who has it may be a hog. True if it slept.
 bool Sysmon::deep_sleep() {
     const std::uint32_t procs = sched.gomaxprocs.load(kRelaxed); // relaxed: a hint
     const std::int64_t now = kernel::nanotime();
@@ -167,7 +169,7 @@ bool Sysmon::deep_sleep() {
                       gs != Idle::kNothing;
     std::int64_t until = kernel::kForever;
     if (!on_call || asleep) {
-        until = now + kIdleDelayNs;
+        until = now + (now - idle_since_ < kLongIdleNs ? kIdleDelayNs : kLongIdleDelayNs);
     } else if (many) {
         until = now + kTrimPeriodNs;
     }

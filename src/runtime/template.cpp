@@ -80,7 +80,8 @@ void template_thread() {
         const std::int64_t now = kernel::nanotime();
         if (now < follow_when) continue;
         follow_when = now + kFollowPeriodNs;
-        follow(quota);
+        // relaxed: a hint. With nothing to run it can wait.
+        if (npidle().load(kRelaxed) < sched.gomaxprocs.load(kRelaxed)) follow(quota);
     }
 }
 
