@@ -227,8 +227,8 @@ void end_long_credit(std::int64_t now) {
         // relaxed: written by the probe before the state; else a stamp.
         const std::uint64_t since = std::atomic_ref(m->rec->credit_ns).load(kRelaxed);
         if (now - static_cast<std::int64_t>(since) < kLongCreditNs) continue;
-        asked += unawares;
-        if (!unawares || !sleeps(m)) signal_m(m);
+        asked++;
+        if (!sleeps(m)) signal_m(m); // asleep it needs no P, and given one would keep it there
     }
     next = now + kCreditPeriodNs + n * kCreditPeriodPerMNs + asked * kCreditPeriodPerAskedNs;
 }

@@ -183,7 +183,10 @@ G* globrunqget_preempted() {
 G* globrunqget(P* p, std::uint32_t max) {
     const G* hog = sched.hogq.head;
     const bool others = max == 1 || !sched.runq.empty(); // with max 1 the caller has some itself
-    if (hog && (!others || kernel::nanotime() - hog->hog_ns >= kForcePreemptNs)) {
+    // In turns: each hog may run for as long as makes the next one old enough.
+    const bool turn = !sched.hog_ran && hog && kernel::nanotime() - hog->hog_ns >= kForcePreemptNs;
+    sched.hog_ran = hog && (turn || !others);
+    if (sched.hog_ran) {
         G* gp = sched.hogq.pop();
         publish_runqsize();
         return gp;

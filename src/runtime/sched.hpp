@@ -70,6 +70,7 @@ struct Sched {
     Lock lock{Rank::kSched};
     GQueue runq;
     GQueue hogq; // Gs whose slice was ended: behind all others, but for no longer than a slice
+    bool hog_ran = false; // the last one taken was of these
     P* pidle = nullptr;
     P* allp[kMaxP] = {};
     std::atomic<std::uint32_t> gomaxprocs{0};
@@ -343,8 +344,8 @@ bool gfscavenge();
 /// May there be so many Ms?
 bool thread_allowed(std::uint32_t mcount);
 /// No M could be made: the counter and, once, a line that says why. `error` is the kernel's, 0 if
-/// it was the limit.
-void thread_refused(int error);
+/// it was the limit; `needed`: a P waits for the M.
+void thread_refused(int error, bool needed);
 /// Would an M wanted now be had?
 bool m_to_be_had();
 /// If one was refused, now that there is one, it is looked for again.
