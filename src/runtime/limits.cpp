@@ -36,9 +36,8 @@ void heed_mwanted() {
     if (sched.mwanted.load(kSeqCst) && sched.mwanted.exchange(false, kSeqCst)) wakep();
 }
 
-void thread_refused(int error) {
+void thread_refused(int error, bool needed) {
     sched.mrefused.fetch_add(1, kSeqCst);
-    const bool needed = sched.mwanted.load(kSeqCst);
     // The kernel, having refused one, is asked again at sysmon's own pace.
     if (needed && (error == 0 ? m_to_be_had() : sched.midle.load(kSeqCst) > 0)) wake_sysmon();
     const std::uint32_t limit = max_threads();

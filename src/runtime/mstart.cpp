@@ -92,7 +92,9 @@ void attach(M* m) {
     m->eh = reinterpret_cast<EhGlobals*>(abi::__cxa_get_globals());
     set_state(m, shared::M_RUNTIME);
     m->rng = (std::uint64_t{m->slot} << 32 | 0x9e3779b9u) ^ kernel::cputicks();
-    m->rec->tid = static_cast<shared::u32>(kernel::raw_syscall(SYS_gettid));
+    // relaxed: whoever asks for the thread's state knows it from a word that names m.
+    std::atomic_ref(m->rec->tid)
+        .store(static_cast<shared::u32>(kernel::raw_syscall(SYS_gettid)), kRelaxed);
 #if defined(BATON_TSAN)
     m->fiber = __tsan_get_current_fiber();
 #elif defined(BATON_ASAN)
@@ -159,7 +161,7 @@ void mwake(M* m) {
 
 void mexit(M* m) {
     set_state(m, shared::M_DEAD);
-    m->rec->tid = 0;
+    std::atomic_ref(m->rec->tid).store(0, kRelaxed); // relaxed: as in attach
     remove_signal_stack(m);
     if (m->rseq == m->own_rseq) kernel::rseq_detach(m->own_rseq);
     baton_tls_m = nullptr;
@@ -268,7 +270,7 @@ bool newosproc() {
         free_m(m);
     }
     sched.mcount.fetch_sub(1, kSeqCst);
-    thread_refused(rc);
+    thread_refused(rc, sched.mwanted.load(kSeqCst));
     return false;
 }
 

@@ -53,6 +53,10 @@ void newm(P* p, bool spinning) {
         pidleput(p);
     }
     sched.mwanted.store(true, kSeqCst);
+    if (!m_to_be_had()) {
+        thread_refused(0, true);
+        return;
+    }
     // On its way to sleep just now, one may have looked at mwanted before that (limits.cpp).
     if (sched.midle.load(kSeqCst) > 0) wake_sysmon();
     want_m();
