@@ -118,6 +118,12 @@ bool queue_first(P* p) {
     return leave_p(m, m->p, current_cpu(m));
 }
 
+void stamp_credit(M* m) {
+    // relaxed: a stamp, which who took the P may be setting just now.
+    std::atomic_ref(m->rec->credit_ns)
+        .store(static_cast<std::uint64_t>(kernel::nanotime()), std::memory_order_relaxed);
+}
+
 // One for each P: more would only take the CPUs from those who have Ps.
 bool begin_credit(M* m) {
     // relaxed: a bound, not a promise.
@@ -125,7 +131,7 @@ bool begin_credit(M* m) {
     if (sched.ncredit.load(std::memory_order_relaxed) >= most) return false;
     sched.ncredit.fetch_add(1, std::memory_order_relaxed); // relaxed: as above
     m->on_credit = true;
-    m->rec->credit_ns = static_cast<std::uint64_t>(kernel::nanotime());
+    stamp_credit(m);
     return true;
 }
 
@@ -152,7 +158,7 @@ void enter_on_credit(M* m) noexcept {
     const int saved = thread_errno();
     const bool had = m->p != nullptr;
     if (!regain_p(m) && had && !sched.probe) // which tells when it came back
-        m->rec->credit_ns = static_cast<std::uint64_t>(kernel::nanotime());
+        stamp_credit(m);
     thread_errno() = saved;
 }
 
@@ -174,7 +180,10 @@ void settle(M* m) noexcept {
 void leave_runtime_slow() noexcept {
     M* m = getm();
     if (!m->p) {
-        const auto used = kernel::nanotime() - static_cast<std::int64_t>(m->rec->credit_ns);
+        // relaxed: see stamp_credit.
+        const std::uint64_t since =
+            std::atomic_ref(m->rec->credit_ns).load(std::memory_order_relaxed);
+        const auto used = kernel::nanotime() - static_cast<std::int64_t>(since);
         if (used < kCreditNs) {
             set_state(m, shared::M_CREDIT);
             return;
