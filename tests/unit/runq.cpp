@@ -232,6 +232,51 @@ TEST_CASE("runq: the global queue gives each P its share") {
     }
 }
 
+TEST_CASE("runq: goroutines whose slice was ended and all others take turns") {
+    set_procs(2);
+    Queue q;
+    Gs gs(8);
+    LockGuard guard(sched.lock);
+    for (std::size_t i = 0; i < 4; i++) {
+        globrunqput(gs[i]);
+        globrunqput_hog(gs[4 + i]);
+        gs[4 + i]->hog_ns = 0; // each has waited for long
+    }
+    std::size_t hogs = 0;
+    for (std::size_t i = 0; i < 8; i++) {
+        G* gp = globrunqget(q.p, 1);
+        if (!gp) gp = globrunqget(q.p, 0);
+        REQUIRE(gp != nullptr);
+        hogs += gs.at(gp) >= 4;
+        CHECK(hogs == i / 2 + 1); // every other one
+    }
+    CHECK(hogs == 4);
+    globrunqput_hog(gs[7]); // a young one: only when there is nobody else
+    globrunqput(gs[0]);
+    CHECK(globrunqget(q.p, 0) == gs[0]);
+    CHECK(globrunqget(q.p, 0) == gs[7]);
+    CHECK(globrunqempty());
+}
+
+TEST_CASE("runq: the next of those preempted in the signal handler is found among the others") {
+    set_procs(2);
+    Gs gs(3);
+    M m{};
+    LockGuard guard(sched.lock);
+    for (std::size_t i = 0; i < 3; i++) globrunqput_hog(gs[i]);
+    CHECK(globrunqget_preempted() == nullptr);
+    gs[1]->lockedm = gs[2]->lockedm = &m;
+    CHECK(globrunqget_preempted() == gs[1]);
+    CHECK(globrunqget_preempted() == gs[2]);
+    CHECK(globrunqget_preempted() == nullptr);
+    CHECK(sched.hogq.n == 1);
+    globrunqput_hog(gs[1]); // the tail is right again
+    CHECK(sched.hogq.pop() == gs[0]);
+    CHECK(sched.hogq.pop() == gs[1]);
+    CHECK(sched.hogq.empty());
+    runqsize().store(0);
+}
+
 TEST_CASE("runq: runqput_all keeps the order and the queue it empties can be used again") {
     set_procs(2);
     Queue q;
