@@ -48,7 +48,7 @@ bool pages_here() {
 
 bool probe_here() {
     if (baton::assist_tier() == baton::Assist::kProbe) return true;
-    std::printf("skip: no probe in this tier: a page fault keeps its processor\n");
+    std::printf("skip: no probe in this tier: nobody tells a fault from a call\n");
     return false;
 }
 
