@@ -59,8 +59,9 @@ inline void set_state(M* m, shared::m_state s) {
     if (s == shared::M_RUNNING) __tsan_release(&m->prec->word);
 #endif
     std::atomic_signal_fence(std::memory_order_seq_cst);
-    // relaxed: read by the probe on this thread, and by others for people. Atomic for them.
-    std::atomic_ref(m->rec->state).store(s, std::memory_order_relaxed);
+    // release: pairs with the acquire in claim_asleep: who finds M_RUNNING there sees what this M
+    // did to its P before. The probe reads it on this thread, others for people.
+    std::atomic_ref(m->rec->state).store(s, std::memory_order_release);
     std::atomic_signal_fence(std::memory_order_seq_cst);
 }
 

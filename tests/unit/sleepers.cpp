@@ -179,7 +179,8 @@ struct Counts {
 
 void set_state(Fight& f, shared::m_state s) {
     std::atomic_signal_fence(std::memory_order_seq_cst);
-    std::atomic_ref(f.m[kOwner].state).store(s, std::memory_order_relaxed); // as entry.hpp
+    // release: as in entry.hpp.
+    std::atomic_ref(f.m[kOwner].state).store(s, std::memory_order_release);
     std::atomic_signal_fence(std::memory_order_seq_cst);
 }
 
