@@ -186,7 +186,7 @@ void set_state(Fight& f, shared::m_state s) {
 
 /// As a G that makes calls of the runtime, and sleeps between some of them; and in one of them.
 void run_m(Fight& f, Counts& n) {
-    f.m[kOwner].tid = tid_here();
+    std::atomic_ref(f.m[kOwner].tid).store(tid_here());
     timespec nap{0, 1};
     bool was_marked = false;
     for (std::uint64_t i = 1; !f.stop.load(); i++) {
