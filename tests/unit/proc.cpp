@@ -429,9 +429,10 @@ TEST_CASE("proc: an idle process uses no CPU") {
         wg.wait();
     });
     std::this_thread::sleep_for(2500ms); // dead goroutines' stacks go back to the system first
-    // What other machines on this hardware take is counted as ours: the best of some seconds.
+    // What other machines on this hardware take is counted as ours, and what earlier tests left is
+    // still given back: there must be such a second before long.
     double used = 1;
-    for (int i = 0; i < 10 && used >= 0.005; i++) {
+    for (int i = 0; i < 60 && used >= 0.005; i++) {
         const double before = cpu_seconds();
         std::this_thread::sleep_for(1s);
         used = std::min(used, cpu_seconds() - before);
