@@ -89,7 +89,8 @@ struct Sched {
     std::atomic<std::uint32_t> sysmonnote{0};
     std::atomic<bool> need_spare{false}; // somebody found no idle M
     std::atomic<std::uint32_t> templatenote{0};
-    std::atomic<bool> retake_now{false};   // a plain thread has work for a blocked P
+    // A plain thread has work for a blocked P, or there is an M for one that had none.
+    std::atomic<bool> retake_now{false};
     std::atomic<std::uint32_t> ncredit{0}; // Ms that came back from a call and go on without a P
 
     Lock glock{Rank::kAllg};

@@ -277,8 +277,8 @@ bool Sysmon::pass_on(P* p, assist::Word w, const assist::Actor& me) {
     return true;
 }
 
-// `asked`: an understudy has found a blocked P and no M for it, or a plain thread work; no need to
-// make sure.
+// `asked`: an M was made as an understudy had none for a blocked P, or a plain thread has work; no
+// need to make sure.
 bool Sysmon::retake_p(P* p, Seen& s, std::int64_t now, bool asked) {
     const assist::Word w = assist::load(*p->rec);
     if (w.state == shared::P_RUN) return look_at_running(p, s, w, now);
