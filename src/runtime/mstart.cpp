@@ -66,13 +66,13 @@ M* allocate_m() {
     }
     if (sched.mslots == kMaxM) return nullptr;
     M* m = persistent_new<M>();
-    if (!m) return nullptr;
+    auto* own_rseq = persistent_new<kernel::RseqArea>();
+    if (!m || !own_rseq) return nullptr; // before there is a slot without an M
     m->self = m;
+    m->own_rseq = own_rseq;
     m->slot = ++sched.mslots;
     m->run = assist::run_word(static_cast<std::uint16_t>(m->slot));
     m->rec = &sched.records.m[m->slot];
-    m->own_rseq = persistent_new<kernel::RseqArea>();
-    if (!m->own_rseq) return nullptr;
     sched.allm[m->slot] = m;
     return m;
 }
