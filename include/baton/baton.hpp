@@ -1,8 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The whole public API. Errors: a call that can fail throws std::system_error, and has an overload
-// with a std::error_code& where failing is part of normal work (sockets). A broken rule of use
-// (unlock of an unlocked mutex, parking inside blocking()) ends the process with one line.
+// with a std::error_code& that fills that instead, where failing is part of normal work (sockets,
+// waits that may be given up, closed channels). Arguments that no program should pass are
+// std::invalid_argument, std::length_error or std::logic_error. A broken rule of use (unlock of an
+// unlocked mutex, parking inside blocking()) ends the process with one line.
+//
+// Waits: every call that waits has an overload with an Until (until.hpp), which gives up at a
+// deadline, at a std::stop_token's request, or both.
 //
 // Threads: every call may be made on any thread of the program, a std::thread's or a library's
 // callback, as on a goroutine, unless it says otherwise. Where a goroutine parks, such a thread
@@ -17,3 +22,4 @@
 #include "baton/stats.hpp"
 #include "baton/sync.hpp"
 #include "baton/time.hpp"
+#include "baton/until.hpp"

@@ -10,15 +10,19 @@
 #include <new>
 #include <optional>
 #include <stdexcept>
+#include <system_error>
 #include <type_traits>
 #include <utility>
 
+#include "baton/until.hpp"
+
 namespace [[gnu::visibility("default")]] baton {
 
-/// Thrown by a send on a closed channel, and by a second close.
-class ChanClosed : public std::logic_error {
+/// Thrown by a send on a closed channel, and by a second close. Its code is std::errc::broken_pipe.
+class ChanClosed : public std::system_error {
 public:
-    using std::logic_error::logic_error;
+    explicit ChanClosed(const char* what)
+        : std::system_error(std::make_error_code(std::errc::broken_pipe), what) {}
 };
 
 namespace detail {
@@ -52,16 +56,36 @@ constexpr ElemType elem_type() {
     return type;
 }
 
+/// How an operation on a channel ended. kClosed: nothing was sent, or there is nothing to receive
+/// any more.
+enum class ChanEnd : std::uint8_t { kDone, kClosed, kTimedOut, kStopped, kNotReady };
+
 ChanCore* chan_make(const ElemType& type, std::size_t capacity);
 ChanCore* chan_share(ChanCore* chan) noexcept;
 void chan_release(ChanCore* chan) noexcept;
-void chan_send(ChanCore* chan, void* from);
-bool chan_try_send(ChanCore* chan, void* from);
-bool chan_recv(ChanCore* chan, void* to);
-bool chan_try_recv(ChanCore* chan, void* to) noexcept;
-void chan_close(ChanCore* chan);
+ChanEnd chan_send(ChanCore* chan, void* from);
+ChanEnd chan_send(ChanCore* chan, void* from, const Until& until);
+ChanEnd chan_try_send(ChanCore* chan, void* from) noexcept;
+ChanEnd chan_recv(ChanCore* chan, void* to);
+ChanEnd chan_recv(ChanCore* chan, void* to, const Until& until);
+ChanEnd chan_try_recv(ChanCore* chan, void* to) noexcept;
+/// False: there is nothing to close.
+bool chan_close(ChanCore* chan) noexcept;
 std::size_t chan_size(ChanCore* chan) noexcept;
 std::size_t chan_capacity(const ChanCore* chan) noexcept;
+[[noreturn]] void throw_chan_end(ChanEnd end, const char* what);
+std::error_code chan_error(ChanEnd end) noexcept;
+
+struct ChanAccess {
+    template <class C>
+    static ChanCore* core(const C& chan) noexcept {
+        if constexpr (requires { chan.core_; }) {
+            return chan.core_;
+        } else {
+            return core(chan.chan_);
+        }
+    }
+};
 
 /// Room for a T that a receive may fill.
 template <class T>
@@ -90,20 +114,30 @@ private:
 
 } // namespace detail
 
+template <class T>
+class SendChan;
+template <class T>
+class RecvChan;
+
 /// A handle to a channel. Copies are handles to the same channel, which lives as long as one of
 /// them does; what is left in its buffer is destroyed with it. As with a pointer, const is the
-/// handle's, not the channel's. Capture it by value in a goroutine.
+/// handle's, not the channel's. Capture it by value in a goroutine. SendChan and RecvChan are
+/// handles for one direction; a Chan converts to either.
 ///
 /// A handle that was moved from is Go's nil channel: send and recv park for ever, try_send and
-/// try_recv fail, close throws, and assigning to it is fine.
+/// try_recv fail, a case of select is never ready, close throws, and assigning to it is fine.
 ///
 /// Any number of goroutines and plain threads may use a channel at once; a handle itself is no more
 /// thread-safe than an int. Where a goroutine parks a plain thread sleeps. Inside blocking() send
 /// and recv may be called while they need not wait; if they have to, the process ends with a
-/// message.
+/// message. Who waits longest is served first.
 ///
 /// What a sender did before a send is seen by who receives the value. T must move without throwing;
 /// its move constructor and destructor must not use the channel they are moved through, nor park.
+///
+/// Waits can be limited (Until). Failing is either thrown, or told in a std::error_code& where the
+/// overload has one: std::errc::timed_out, operation_canceled, and broken_pipe for a send on a
+/// closed channel, which is thrown as ChanClosed.
 template <class T>
 class Chan {
 public:
@@ -127,30 +161,75 @@ public:
 
     /// Sends `value`; parks while there is neither a receiver nor room in the buffer. Throws
     /// ChanClosed if the channel is closed, or is closed while it waits.
-    void send(T value) const { detail::chan_send(core_, std::addressof(value)); }
+    void send(T value) const { check_sent(detail::chan_send(core_, std::addressof(value))); }
+    void send(T value, const Until& until) const {
+        check_sent(detail::chan_send(core_, std::addressof(value), until));
+    }
+    /// The same; false with the reason in `ec` if it could not be sent, and `value` left as it is.
+    bool send(T& value, std::error_code& ec) const {
+        return sent(detail::chan_send(core_, std::addressof(value)), ec);
+    }
+    bool send(T& value, const Until& until, std::error_code& ec) const {
+        return sent(detail::chan_send(core_, std::addressof(value), until), ec);
+    }
+    bool send(T&& value, std::error_code& ec) const { return send(value, ec); }
+    bool send(T&& value, const Until& until, std::error_code& ec) const {
+        return send(value, until, ec);
+    }
     /// Sends `value` if that can be done without waiting; else leaves it as it is and returns
     /// false. Throws ChanClosed if the channel is closed.
     [[nodiscard]] bool try_send(T& value) const {
-        return detail::chan_try_send(core_, std::addressof(value));
+        const detail::ChanEnd end = detail::chan_try_send(core_, std::addressof(value));
+        if (end == detail::ChanEnd::kNotReady) return false;
+        check_sent(end);
+        return true;
     }
     [[nodiscard]] bool try_send(T&& value) const { return try_send(value); }
+    /// The same; `ec` tells full (operation_would_block) from closed.
+    bool try_send(T& value, std::error_code& ec) const noexcept {
+        return sent(detail::chan_try_send(core_, std::addressof(value)), ec);
+    }
 
     /// Receives a value; parks while there is none. Nothing once the channel is closed and empty.
     std::optional<T> recv() const {
         detail::Slot<T> slot;
-        if (!detail::chan_recv(core_, slot.address())) return std::nullopt;
+        if (detail::chan_recv(core_, slot.address()) != detail::ChanEnd::kDone) return std::nullopt;
+        return slot.take();
+    }
+    std::optional<T> recv(const Until& until) const {
+        detail::Slot<T> slot;
+        const detail::ChanEnd end = detail::chan_recv(core_, slot.address(), until);
+        if (end == detail::ChanEnd::kDone) return slot.take();
+        if (end != detail::ChanEnd::kClosed) detail::throw_chan_end(end, "baton::Chan::recv");
+        return std::nullopt;
+    }
+    /// The same; nothing, with the reason in `ec`, if the wait was given up. Of a channel that is
+    /// closed and empty it is nothing and no error.
+    std::optional<T> recv(const Until& until, std::error_code& ec) const {
+        detail::Slot<T> slot;
+        const detail::ChanEnd end = detail::chan_recv(core_, slot.address(), until);
+        ec = end == detail::ChanEnd::kClosed ? std::error_code() : detail::chan_error(end);
+        if (end != detail::ChanEnd::kDone) return std::nullopt;
         return slot.take();
     }
     /// Receives a value if there is one at once. Nothing does not tell empty from closed.
     [[nodiscard]] std::optional<T> try_recv() const noexcept {
         detail::Slot<T> slot;
-        if (!detail::chan_try_recv(core_, slot.address())) return std::nullopt;
+        if (detail::chan_try_recv(core_, slot.address()) != detail::ChanEnd::kDone)
+            return std::nullopt;
         return slot.take();
     }
 
     /// No more values will be sent: wakes all who wait. Values in the buffer can still be received.
     /// Throws ChanClosed if it is closed already.
-    void close() const { detail::chan_close(core_); }
+    void close() const {
+        if (!detail::chan_close(core_)) throw ChanClosed("close of a closed or a nil channel");
+    }
+    /// The same; broken_pipe if it is closed already.
+    void close(std::error_code& ec) const noexcept {
+        ec = detail::chan_error(detail::chan_close(core_) ? detail::ChanEnd::kDone
+                                                          : detail::ChanEnd::kClosed);
+    }
 
     /// How many values are in the buffer at this moment.
     [[nodiscard]] std::size_t size() const noexcept { return detail::chan_size(core_); }
@@ -165,6 +244,17 @@ public:
     [[nodiscard]] std::default_sentinel_t end() const noexcept { return {}; }
 
 private:
+    friend struct detail::ChanAccess;
+
+    static void check_sent(detail::ChanEnd end) {
+        if (end != detail::ChanEnd::kDone) [[unlikely]]
+            detail::throw_chan_end(end, "baton::Chan::send");
+    }
+    static bool sent(detail::ChanEnd end, std::error_code& ec) noexcept {
+        ec = detail::chan_error(end);
+        return end == detail::ChanEnd::kDone;
+    }
+
     detail::ChanCore* core_;
 };
 
@@ -190,6 +280,66 @@ public:
 private:
     Chan chan_;
     mutable std::optional<T> value_;
+};
+
+/// A handle through which a channel can only be received from, Go's `<-chan T`.
+template <class T>
+class RecvChan {
+public:
+    using value_type = T;
+    using Iterator = typename Chan<T>::Iterator;
+
+    RecvChan(Chan<T> chan) noexcept : chan_(std::move(chan)) {}
+
+    std::optional<T> recv() const { return chan_.recv(); }
+    std::optional<T> recv(const Until& until) const { return chan_.recv(until); }
+    std::optional<T> recv(const Until& until, std::error_code& ec) const {
+        return chan_.recv(until, ec);
+    }
+    [[nodiscard]] std::optional<T> try_recv() const noexcept { return chan_.try_recv(); }
+    [[nodiscard]] std::size_t size() const noexcept { return chan_.size(); }
+    [[nodiscard]] std::size_t capacity() const noexcept { return chan_.capacity(); }
+    [[nodiscard]] Iterator begin() const { return chan_.begin(); }
+    [[nodiscard]] std::default_sentinel_t end() const noexcept { return {}; }
+    friend bool operator==(const RecvChan& a, const RecvChan& b) noexcept {
+        return a.chan_ == b.chan_;
+    }
+
+private:
+    friend struct detail::ChanAccess;
+    Chan<T> chan_;
+};
+
+/// A handle through which a channel can only be sent to and closed, Go's `chan<- T`.
+template <class T>
+class SendChan {
+public:
+    using value_type = T;
+
+    SendChan(Chan<T> chan) noexcept : chan_(std::move(chan)) {}
+
+    void send(T value) const { chan_.send(std::move(value)); }
+    void send(T value, const Until& until) const { chan_.send(std::move(value), until); }
+    bool send(T& value, std::error_code& ec) const { return chan_.send(value, ec); }
+    bool send(T& value, const Until& until, std::error_code& ec) const {
+        return chan_.send(value, until, ec);
+    }
+    [[nodiscard]] bool try_send(T& value) const { return chan_.try_send(value); }
+    [[nodiscard]] bool try_send(T&& value) const { return chan_.try_send(value); }
+    bool try_send(T& value, std::error_code& ec) const noexcept {
+        return chan_.try_send(value, ec);
+    }
+    void close() const { chan_.close(); }
+    void close(std::error_code& ec) const noexcept { chan_.close(ec); }
+    [[nodiscard]] std::size_t size() const noexcept { return chan_.size(); }
+    [[nodiscard]] std::size_t capacity() const noexcept { return chan_.capacity(); }
+    friend bool operator==(const SendChan& a, const SendChan& b) noexcept {
+        return a.chan_ == b.chan_;
+    }
+
+private:
+    friend struct detail::ChanAccess;
+    Chan<T> chan_;
 };
 
 } // namespace baton

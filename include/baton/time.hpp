@@ -6,12 +6,13 @@
 #include <chrono>
 #include <cstdint>
 
+#include "baton/until.hpp"
+
 namespace [[gnu::visibility("default")]] baton {
 
 namespace detail {
 /// Parks the goroutine until CLOCK_MONOTONIC reaches `when_ns`.
 void sleep_until_ns(std::int64_t when_ns);
-[[nodiscard]] std::int64_t saturating_deadline_ns(std::chrono::nanoseconds from_now) noexcept;
 } // namespace detail
 
 /// Parks the calling goroutine for at least `d`; zero and negative durations return at once.
@@ -20,12 +21,7 @@ void sleep_until_ns(std::int64_t when_ns);
 template <class Rep, class Period>
 void sleep_for(const std::chrono::duration<Rep, Period>& d) {
     if (d <= d.zero()) return;
-    using std::chrono::nanoseconds;
-    // Compared as doubles: in nanoseconds hours::max() would overflow.
-    using Wide = std::chrono::duration<double, std::nano>;
-    const auto ns = Wide(d) >= Wide(nanoseconds::max()) ? nanoseconds::max()
-                                                        : std::chrono::ceil<nanoseconds>(d);
-    detail::sleep_until_ns(detail::saturating_deadline_ns(ns));
+    detail::sleep_until_ns(detail::saturating_deadline_ns(detail::saturating_ns(d)));
 }
 
 /// Parks the calling goroutine until `t` on any clock, which is read once.

@@ -42,98 +42,106 @@ std::align_val_t alignment(const ElemType& type) {
     return std::align_val_t{type.align > alignof(ChanCore) ? type.align : alignof(ChanCore)};
 }
 
+/// The two directions, so that what they have in common is written once.
+struct Sending {
+    static constexpr const char* kWhat = "Chan::send";
+    static constexpr WaitReason kReason = WaitReason::kChanSend;
+    static constexpr WaitReason kNilReason = WaitReason::kChanSendNil;
+    static rt::WaitQ& queue(ChanCore* c) { return c->sendq; }
+    static bool maybe(const ChanCore* c) { return may_send(c); }
+    static Offer offer(ChanCore* c) { return offer_to_send(c); }
+    static bool finish(ChanCore* c, Offer o, void* elem) { return finish_send(c, o, elem); }
+};
+struct Receiving {
+    static constexpr const char* kWhat = "Chan::recv";
+    static constexpr WaitReason kReason = WaitReason::kChanReceive;
+    static constexpr WaitReason kNilReason = WaitReason::kChanReceiveNil;
+    static rt::WaitQ& queue(ChanCore* c) { return c->recvq; }
+    static bool maybe(const ChanCore* c) { return may_receive(c); }
+    static Offer offer(ChanCore* c) { return offer_to_receive(c); }
+    static bool finish(ChanCore* c, Offer o, void* elem) { return finish_receive(c, o, elem); }
+};
+
+constexpr ChanEnd done_or_closed(bool done) { return done ? ChanEnd::kDone : ChanEnd::kClosed; }
+
+ChanEnd given_up(WaitEnd end) {
+    return end == WaitEnd::kTimedOut ? ChanEnd::kTimedOut : ChanEnd::kStopped;
+}
+
+/// If that can be done without waiting; with kNotReady the lock is held.
+template <class Direction>
+inline ChanEnd at_once(ChanCore* c, void* elem) {
+    c->lock.lock();
+    const Offer offer = Direction::offer(c);
+    if (offer.kind == Offer::kNothing) return ChanEnd::kNotReady;
+    return done_or_closed(Direction::finish(c, offer, elem));
+}
+
 /// What Go does with a nil channel.
-void park_for_ever(const char* what, WaitReason reason) {
-    rt::must_park(what);
-    for (;;) rt::gopark(nullptr, nullptr, reason);
+template <class Direction>
+[[noreturn]] void park_for_ever() {
+    rt::Entry entry;
+    rt::must_park(Direction::kWhat);
+    for (;;) rt::gopark(nullptr, nullptr, Direction::kNilReason);
 }
 
-/// The waiter has been taken off its queue and the lock released. Whatever is to be read of it must
-/// have been: it is on the stack of the G that now goes on.
-void ready(Sudog* waiter, bool success) {
-    rt::G* gp = waiter->g;
-    waiter->success = success;
-    gp->param = waiter;
-    rt::goready(gp);
+template <class Direction>
+inline ChanEnd operate(ChanCore* c, void* elem) {
+    if (!c) park_for_ever<Direction>();
+    rt::Entry entry;
+    const ChanEnd end = at_once<Direction>(c, elem);
+    if (end != ChanEnd::kNotReady) return end;
+    Sudog me{.g = rt::must_park(Direction::kWhat), .elem = elem, .chan = c, .wait = 0};
+    Direction::queue(c).enqueue(&me);
+    rt::goparkunlock(c->lock, Direction::kReason);
+    return done_or_closed(me.success);
 }
 
-/// Queues the caller and parks it. True if it got rid of or was given its value, false if the
-/// channel was closed. Called with the lock held.
-bool wait(ChanCore* c, rt::WaitQ& queue, void* elem, const char* what, WaitReason reason) {
-    Sudog me{.g = rt::must_park(what), .elem = elem, .chan = c};
-    queue.enqueue(&me);
-    rt::goparkunlock(c->lock, reason);
-    return me.success;
+/// Waits as long as `limit` lets it, with a channel that was not ready before; null is a nil one.
+template <class Direction>
+ChanEnd wait_limited(ChanCore* c, void* elem, rt::Limit& limit) {
+    if (!c) {
+        rt::gopark([](rt::G* gp, void*) { return rt::wait_parked(gp); }, nullptr,
+                   Direction::kNilReason);
+        return given_up(rt::wait_end(limit.g()));
+    }
+    const ChanEnd end = at_once<Direction>(c, elem);
+    if (end != ChanEnd::kNotReady) return end;
+    Sudog me{.g = limit.g(), .elem = elem, .chan = c, .wait = limit.number()};
+    Direction::queue(c).enqueue(&me);
+    rt::park_limited(c->lock, Direction::kReason);
+    const WaitEnd how = rt::wait_end(me.g);
+    if (how == WaitEnd::kDone) return done_or_closed(me.success);
+    rt::LockGuard guard(c->lock);
+    Direction::queue(c).remove(&me);
+    return given_up(how);
 }
 
-[[noreturn]] void throw_closed(const char* what) { throw ChanClosed(what); }
-
-/// True once the value is sent; false if that would have had to wait and `block` is not set.
-inline bool chansend(ChanCore* c, void* from, bool block) {
-    c->lock.lock();
-    if (c->closed) {
+template <class Direction>
+ChanEnd operate_until(ChanCore* c, void* elem, const Until& until) {
+    if (c) {
+        rt::Entry entry;
+        const ChanEnd end = at_once<Direction>(c, elem);
+        if (end != ChanEnd::kNotReady) return end;
         c->lock.unlock();
-        throw_closed("send on closed channel");
     }
-    if (Sudog* receiver = c->recvq.dequeue()) {
-        c->lock.unlock();
-        c->move(receiver->elem, from);
-        ready(receiver, true);
-        return true;
-    }
-    if (c->count < c->capacity) {
-        c->move(c->slot(c->sendx), from);
-        c->sendx = c->after(c->sendx);
-        c->count++;
-        c->lock.unlock();
-        return true;
-    }
-    if (!block) {
-        c->lock.unlock();
-        return false;
-    }
-    if (!wait(c, c->sendq, from, "Chan::send", WaitReason::kChanSend))
-        throw_closed("send on closed channel: it was closed while the send waited");
-    return true;
+    if (const WaitEnd end = rt::over(until); end != WaitEnd::kDone) return given_up(end);
+    rt::must_park(Direction::kWhat);
+    rt::Limit limit(until);
+    rt::Entry entry;
+    limit.arm();
+    const ChanEnd end = wait_limited<Direction>(c, elem, limit);
+    limit.disarm();
+    return end;
 }
 
-/// The buffer is not empty; the lock is held, and released here.
-inline void recv_buffered(ChanCore* c, void* to) {
-    std::byte* slot = c->slot(c->recvx);
-    c->relocate(to, slot);
-    c->recvx = c->after(c->recvx);
-    Sudog* sender = c->sendq.dequeue();
-    if (!sender) {
-        c->count--;
-        c->lock.unlock();
-        return;
-    }
-    // It was full: the slot just emptied is the next to fill.
-    c->move(slot, sender->elem);
-    c->sendx = c->recvx;
-    c->lock.unlock();
-    ready(sender, true);
-}
-
-/// True once there is a value in *to; false if the channel is closed and empty, or if there is none
-/// yet and `block` is not set.
-inline bool chanrecv(ChanCore* c, void* to, bool block) {
-    c->lock.lock();
-    if (c->count > 0) {
-        recv_buffered(c, to);
-        return true;
-    }
-    if (Sudog* sender = c->sendq.dequeue()) {
-        c->lock.unlock();
-        c->move(to, sender->elem);
-        ready(sender, true);
-        return true;
-    }
-    if (c->closed || !block) {
-        c->lock.unlock();
-        return false;
-    }
-    return wait(c, c->recvq, to, "Chan::recv", WaitReason::kChanReceive);
+template <class Direction>
+ChanEnd try_operate(ChanCore* c, void* elem) {
+    if (!c || !Direction::maybe(c)) return ChanEnd::kNotReady;
+    rt::Entry entry;
+    const ChanEnd end = at_once<Direction>(c, elem);
+    if (end == ChanEnd::kNotReady) c->lock.unlock();
+    return end;
 }
 
 } // namespace
@@ -166,7 +174,7 @@ void chan_release(ChanCore* c) noexcept {
     if (!c || c->handles.fetch_sub(1, std::memory_order_acq_rel) != 1) return;
     const ElemType type = c->type;
     if (c->kind == ElemKind::kObject) {
-        for (; c->count > 0; c->count--) {
+        for (; c->count > 0; c->count = c->count - 1) {
             type.destroy(c->slot(c->recvx));
             c->recvx = c->after(c->recvx);
         }
@@ -175,39 +183,28 @@ void chan_release(ChanCore* c) noexcept {
     ::operator delete(c, alignment(type));
 }
 
-void chan_send(ChanCore* c, void* from) {
-    rt::Entry entry;
-    if (!c) park_for_ever("Chan::send on a nil channel", WaitReason::kChanSend);
-    chansend(c, from, true);
+ChanEnd chan_send(ChanCore* c, void* from) { return operate<Sending>(c, from); }
+ChanEnd chan_recv(ChanCore* c, void* to) { return operate<Receiving>(c, to); }
+ChanEnd chan_send(ChanCore* c, void* from, const Until& until) {
+    return operate_until<Sending>(c, from, until);
 }
-
-bool chan_try_send(ChanCore* c, void* from) {
-    rt::Entry entry;
-    return c && chansend(c, from, false);
+ChanEnd chan_recv(ChanCore* c, void* to, const Until& until) {
+    return operate_until<Receiving>(c, to, until);
 }
+ChanEnd chan_try_send(ChanCore* c, void* from) noexcept { return try_operate<Sending>(c, from); }
+ChanEnd chan_try_recv(ChanCore* c, void* to) noexcept { return try_operate<Receiving>(c, to); }
 
-bool chan_recv(ChanCore* c, void* to) {
-    rt::Entry entry;
-    if (!c) park_for_ever("Chan::recv on a nil channel", WaitReason::kChanReceive);
-    return chanrecv(c, to, true);
-}
-
-bool chan_try_recv(ChanCore* c, void* to) noexcept {
-    rt::Entry entry;
-    return c && chanrecv(c, to, false);
-}
-
-void chan_close(ChanCore* c) {
-    if (!c) throw_closed("close of nil channel");
+bool chan_close(ChanCore* c) noexcept {
+    if (!c) return false;
     rt::GQueue woken;
     rt::Entry entry;
     c->lock.lock();
     if (c->closed) {
         c->lock.unlock();
-        throw_closed("close of closed channel");
+        return false;
     }
     c->closed = true;
-    // I1: one of the queues is empty.
+    // I1: but for a G that selects over both, which is claimed once, one of the queues is empty.
     for (rt::WaitQ* queue : {&c->recvq, &c->sendq}) {
         while (Sudog* waiter = queue->dequeue()) {
             waiter->success = false;
@@ -217,15 +214,38 @@ void chan_close(ChanCore* c) {
     }
     c->lock.unlock();
     while (rt::G* gp = woken.pop()) rt::goready(gp);
+    return true;
 }
 
-std::size_t chan_size(ChanCore* c) noexcept {
-    if (!c) return 0;
-    rt::Entry entry;
-    rt::LockGuard guard(c->lock);
-    return c->count;
-}
+std::size_t chan_size(ChanCore* c) noexcept { return c ? std::size_t{c->count} : 0; }
 
 std::size_t chan_capacity(const ChanCore* c) noexcept { return c ? c->capacity : 0; }
+
+void throw_chan_end(ChanEnd end, const char* what) {
+    switch (end) {
+    case ChanEnd::kTimedOut:
+        throw_wait_end(WaitEnd::kTimedOut, what);
+    case ChanEnd::kStopped:
+        throw_wait_end(WaitEnd::kStopped, what);
+    default:
+        throw ChanClosed(what);
+    }
+}
+
+std::error_code chan_error(ChanEnd end) noexcept {
+    switch (end) {
+    case ChanEnd::kDone:
+        return {};
+    case ChanEnd::kTimedOut:
+        return std::make_error_code(std::errc::timed_out);
+    case ChanEnd::kStopped:
+        return std::make_error_code(std::errc::operation_canceled);
+    case ChanEnd::kNotReady:
+        return std::make_error_code(std::errc::operation_would_block);
+    case ChanEnd::kClosed:
+        return std::make_error_code(std::errc::broken_pipe);
+    }
+    return {};
+}
 
 } // namespace baton::detail

@@ -6,11 +6,13 @@
 // Threads: any.
 // Invariants: I1 at least one of sendq and recvq is empty, except for one G that selects over both.
 // I2 somebody waits to receive only while the buffer is empty, to send only while it is full.
-// I3 once closed nobody waits. I4 a waiter that is off its queue is its dequeuer's alone: its G
-// stays parked until that one readies it, so the value is moved straight to or from its stack.
-// Locks: kChan. Values move into and out of the buffer under it; straight from stack to stack after
-// it is released.
+// I3 once closed nobody waits. I4 a waiter that was claimed is its claimer's alone: its G stays
+// parked until that one readies it, so the value is moved straight to or from its stack.
+// Locks: kChan; a select takes those of all its channels, by address. Values move into and out of
+// the buffer under it; straight from stack to stack after it is released.
 // Ordering: the lock's; a value handed over directly is ordered by goready.
+// Rejected: sudogs from a cache of the P's, as the reference has: the stacks here do not move, so a
+// waiter may lie on its G's.
 #pragma once
 
 #include <atomic>
@@ -19,6 +21,7 @@
 #include <cstring>
 
 #include "baton/chan.hpp"
+#include "runtime/limit.hpp"
 #include "runtime/lock.hpp"
 #include "runtime/runtime.hpp"
 
@@ -30,29 +33,62 @@ struct Sudog {
     G* g;
     void* elem; // where the value to send is, or the one received goes
     detail::ChanCore* chan;
+    std::uint64_t wait; // 0: nobody but who dequeues it ends this wait; else to be claimed
     Sudog* next = nullptr;
     Sudog* prev = nullptr;
-    bool is_select = false; // others wait for the same G: the first to claim it has it
-    bool success = false;   // woken by a value, not by close
+    bool success = false; // woken by a value, not by close
+};
+
+/// Guarded by the channel's lock, and readable without it, as a hint.
+template <class T>
+class Peeked {
+public:
+    // relaxed, both: under the lock the lock orders them; without it nothing is concluded from the
+    // value but where to look first, or that there was such a moment.
+    operator T() const { return value_.load(std::memory_order_relaxed); }
+    Peeked& operator=(T value) {
+        value_.store(value, std::memory_order_relaxed);
+        return *this;
+    }
+
+private:
+    std::atomic<T> value_{};
 };
 
 /// Waiters, first come first served.
 struct WaitQ {
-    Sudog* first = nullptr;
+    Peeked<Sudog*> first;
     Sudog* last = nullptr;
 
-    bool empty() const { return first == nullptr; }
     void enqueue(Sudog* s) {
         s->prev = last;
-        (last ? last->next : first) = s;
+        if (last) {
+            last->next = s;
+        } else {
+            first = s;
+        }
         last = s;
     }
+    /// The first waiter that can be claimed, which is the caller's then.
     Sudog* dequeue() {
-        Sudog* s = first;
-        if (!s) return nullptr;
-        first = s->next;
-        (first ? first->prev : last) = nullptr;
-        return s;
+        for (;;) {
+            Sudog* s = first;
+            if (!s) return nullptr;
+            remove(s);
+            if (s->wait == 0 || claim_wait(s->g, s->wait)) return s;
+        }
+    }
+    /// Takes `s` out, if it is still in.
+    void remove(Sudog* s) {
+        if (s->prev) {
+            s->prev->next = s->next;
+        } else if (first == s) {
+            first = s->next;
+        } else {
+            return;
+        }
+        (s->next ? s->next->prev : last) = s->prev;
+        s->next = s->prev = nullptr;
     }
 };
 
@@ -65,10 +101,10 @@ namespace baton::detail {
 
 struct alignas(64) ChanCore {
     rt::Lock lock{rt::Rank::kChan};
-    bool closed = false;
+    rt::Peeked<bool> closed;
     rt::ElemKind kind = rt::ElemKind::kEmpty;
     std::uint32_t size = 0; // of an element
-    std::uint32_t count = 0;
+    rt::Peeked<std::uint32_t> count;
     std::uint32_t capacity = 0;
     std::uint32_t sendx = 0; // the next slot to fill
     std::uint32_t recvx = 0; // the next to empty
@@ -110,5 +146,89 @@ struct alignas(64) ChanCore {
         if (kind == rt::ElemKind::kObject) type.destroy(from);
     }
 };
+
+/// What a channel has for a sender or a receiver, at this moment and under its lock.
+struct Offer {
+    enum Kind : std::uint8_t { kNothing, kBuffer, kPartner, kClosed } kind;
+    rt::Sudog* partner = nullptr; // claimed
+};
+
+inline Offer offer_to_send(ChanCore* c) {
+    if (c->closed) return {Offer::kClosed};
+    if (rt::Sudog* receiver = c->recvq.dequeue()) return {Offer::kPartner, receiver};
+    return {c->count < c->capacity ? Offer::kBuffer : Offer::kNothing};
+}
+
+inline Offer offer_to_receive(ChanCore* c) {
+    if (c->count > 0) return {Offer::kBuffer};
+    if (rt::Sudog* sender = c->sendq.dequeue()) return {Offer::kPartner, sender};
+    return {c->closed ? Offer::kClosed : Offer::kNothing};
+}
+
+/// Might there be an offer? Without the lock; a no was true at some moment of the call.
+inline bool may_send(const ChanCore* c) {
+    if (c->closed) return true;
+    return c->capacity == 0 ? c->recvq.first != nullptr : c->count < c->capacity;
+}
+inline bool may_receive(const ChanCore* c) {
+    return (c->capacity == 0 ? c->sendq.first != nullptr : c->count > 0) || c->closed;
+}
+
+/// The waiter has been claimed and the lock released. Whatever is to be read of it must have been:
+/// it is on the stack of the G that now goes on.
+inline void ready(rt::Sudog* waiter, bool success) {
+    rt::G* gp = waiter->g;
+    waiter->success = success;
+    gp->param = waiter;
+    rt::goready(gp);
+}
+
+/// Takes up an offer other than kNothing; releases the lock. False: the channel is closed.
+inline bool finish_send(ChanCore* c, Offer offer, void* from) {
+    if (offer.kind == Offer::kPartner) {
+        c->lock.unlock();
+        c->move(offer.partner->elem, from);
+        ready(offer.partner, true);
+        return true;
+    }
+    if (offer.kind == Offer::kClosed) [[unlikely]] {
+        c->lock.unlock();
+        return false;
+    }
+    c->move(c->slot(c->sendx), from);
+    c->sendx = c->after(c->sendx);
+    c->count = c->count + 1;
+    c->lock.unlock();
+    return true;
+}
+
+/// The same for a receive; false: closed and empty, so that nothing was constructed at `to`.
+inline bool finish_receive(ChanCore* c, Offer offer, void* to) {
+    if (offer.kind == Offer::kPartner) {
+        c->lock.unlock();
+        c->move(to, offer.partner->elem);
+        ready(offer.partner, true);
+        return true;
+    }
+    if (offer.kind == Offer::kClosed) [[unlikely]] {
+        c->lock.unlock();
+        return false;
+    }
+    std::byte* slot = c->slot(c->recvx);
+    c->relocate(to, slot);
+    c->recvx = c->after(c->recvx);
+    rt::Sudog* sender = c->sendq.dequeue();
+    if (!sender) {
+        c->count = c->count - 1;
+        c->lock.unlock();
+        return true;
+    }
+    // It was full: the slot just emptied is the next to fill.
+    c->move(slot, sender->elem);
+    c->sendx = c->recvx;
+    c->lock.unlock();
+    ready(sender, true);
+    return true;
+}
 
 } // namespace baton::detail

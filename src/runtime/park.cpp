@@ -152,8 +152,16 @@ const char* to_string(WaitReason reason) noexcept {
         return "sleep";
     case WaitReason::kChanReceive:
         return "chan receive";
+    case WaitReason::kChanReceiveNil:
+        return "chan receive (nil chan)";
     case WaitReason::kChanSend:
         return "chan send";
+    case WaitReason::kChanSendNil:
+        return "chan send (nil chan)";
+    case WaitReason::kSelect:
+        return "select";
+    case WaitReason::kSelectNoCases:
+        return "select (no cases)";
     case WaitReason::kSemacquire:
         return "semacquire";
     case WaitReason::kMutexLock:

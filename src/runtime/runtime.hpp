@@ -50,7 +50,11 @@ enum class WaitReason : std::uint8_t {
     kNone,
     kSleep,
     kChanReceive,
+    kChanReceiveNil,
     kChanSend,
+    kChanSendNil,
+    kSelect,
+    kSelectNoCases,
     kSemacquire,
     kMutexLock,
     kWaitGroupWait,
@@ -78,7 +82,8 @@ struct G {
     bool foreign = false;               // stands for a plain thread (foreign.cpp)
     std::atomic<std::uint32_t> wake{0}; // such a thread sleeps on it
     EhGlobals eh;
-    void* param = nullptr; // what the waker wants the woken to know
+    void* param = nullptr;              // what the waker wants the woken to know
+    std::atomic<std::uint64_t> wait{0}; // which of its waits, and how far (limit.hpp)
     void (*entry)(void*) = nullptr;
     void* closure = nullptr;
     std::byte* stack_lo = nullptr; // lowest usable byte

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/limit.hpp"
+
+#include <system_error>
+
+#include "kernel/clock.hpp"
+#include "runtime/entry.hpp"
+#include "runtime/foreign.hpp"
+#include "runtime/lock.hpp"
+#include "runtime/sched.hpp"
+
+namespace baton::rt {
+
+namespace {
+
+/// Ends wait `number` without what it waited for, if it is not over. Any thread, no locks held.
+void give_up(G* gp, std::uint64_t number, WaitState how) {
+    const std::uint64_t base = number << kWaitStateBits;
+    // relaxed: the CAS below confirms it.
+    std::uint64_t word = gp->wait.load(std::memory_order_relaxed);
+    while (word == (base | kArming) || word == (base | kParked)) {
+        // acq_rel: pairs with wait_parked, whichever of the two is first. relaxed on failure: we
+        // look again.
+        if (gp->wait.compare_exchange_weak(word, base | how, std::memory_order_acq_rel,
+                                           std::memory_order_relaxed)) {
+            if ((word & kWaitStateMask) == kParked) goready(gp);
+            return;
+        }
+    }
+}
+
+void on_deadline(void* g, std::uintptr_t number, std::int64_t) {
+    give_up(static_cast<G*>(g), number, kTimedOut);
+}
+
+bool parked_unlock(G* gp, void* lock) {
+    const bool stays = wait_parked(gp);
+    static_cast<Lock*>(lock)->unlock();
+    return stays;
+}
+
+} // namespace
+
+detail::WaitEnd wait_end(const G* gp) {
+    // relaxed: whoever ended the wait readied its G after that, or its G saw so in wait_parked.
+    switch (gp->wait.load(std::memory_order_relaxed) & kWaitStateMask) {
+    case kTimedOut:
+        return detail::WaitEnd::kTimedOut;
+    case kStopped:
+        return detail::WaitEnd::kStopped;
+    default:
+        return detail::WaitEnd::kDone;
+    }
+}
+
+void park_limited(Lock& lock, WaitReason reason) { gopark(parked_unlock, &lock, reason); }
+
+Limit::Limit(const Until& until)
+    : g_(waiting_g()), number_(open_wait(g_, kArming)), when_ns_(until.when_ns()) {
+    if (when_ns_ != Until::kNever && !getm_or_null()) ensure_started(); // for its timers
+    if (until.token().stop_possible()) stop_.emplace(until.token(), Stop{g_, number_});
+}
+
+void Limit::arm() {
+    if (when_ns_ != Until::kNever)
+        timer_reset(&g_->sleep_timer, when_ns_, on_deadline, g_, number_);
+}
+
+void Limit::disarm() {
+    if (when_ns_ != Until::kNever) timer_stop(&g_->sleep_timer);
+}
+
+void Limit::Stop::operator()() const noexcept {
+    Entry entry;
+    give_up(g, number, kStopped);
+}
+
+detail::WaitEnd over(const Until& until) {
+    if (until.token().stop_requested()) return detail::WaitEnd::kStopped;
+    if (until.when_ns() != Until::kNever && until.when_ns() <= kernel::nanotime())
+        return detail::WaitEnd::kTimedOut;
+    return detail::WaitEnd::kDone;
+}
+
+} // namespace baton::rt
+
+namespace baton::detail {
+
+void throw_wait_end(WaitEnd end, const char* what) {
+    throw std::system_error(std::make_error_code(end == WaitEnd::kTimedOut
+                                                     ? std::errc::timed_out
+                                                     : std::errc::operation_canceled),
+                            what);
+}
+
+} // namespace baton::detail
