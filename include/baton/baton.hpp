@@ -19,6 +19,7 @@
 #include "baton/go.hpp"
 #include "baton/net.hpp"
 #include "baton/run.hpp"
+#include "baton/select.hpp"
 #include "baton/stats.hpp"
 #include "baton/sync.hpp"
 #include "baton/time.hpp"

@@ -36,7 +36,7 @@ void Lock::wake() noexcept { kernel::futex_wake(&word_, 1); }
 
 namespace {
 
-constexpr int kDepthMax = 8;
+constexpr int kDepthMax = 256; // a select holds one for each of its channels
 struct Held {
     int n = 0;
     std::uint8_t rank[kDepthMax];

@@ -22,6 +22,7 @@
 #include "runtime/entry.hpp"
 #include "runtime/histogram.hpp"
 #include "runtime/lock.hpp"
+#include "runtime/rand.hpp"
 #include "runtime/runtime.hpp"
 
 namespace baton::rt {
@@ -179,14 +180,6 @@ inline std::uint32_t current_cpu(M* m) noexcept {
     const std::uint32_t cpu = m->rseq->cpu_id; // out of range where there is no rseq
     return cpu < sched.ncpu ? cpu : current_cpu_slow();
 }
-inline std::uint32_t fastrand(M* m) {
-    // xorshift64: quality suffices for stealing order.
-    m->rng ^= m->rng << 13;
-    m->rng ^= m->rng >> 7;
-    m->rng ^= m->rng << 17;
-    return static_cast<std::uint32_t>(m->rng >> 32);
-}
-
 // ---- runq.cpp ----
 /// Puts gp on p's queue: `next` makes it runnext, kicking the old one to the tail. Owner only.
 void runqput(P* p, G* gp, bool next);

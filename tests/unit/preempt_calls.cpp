@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "baton/baton.hpp"
+#include "kernel/build.hpp"
 #include "support/probe.hpp"
 
 using namespace std::chrono_literals;
