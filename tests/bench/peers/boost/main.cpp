@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Boost.Fiber's side of yield, spawn, pingpong and parked. One thread runs the default scheduler
-// (round_robin); with procs=2 both threads run work_stealing, spinning when idle, its default.
-// `boost BENCH key=value...` prints `figure=value` lines.
+// Boost.Fiber's side of yield, spawn, pingpong, chan and parked. One thread runs the default
+// scheduler (round_robin); with procs=2 both threads run work_stealing, spinning when idle, its
+// default. `boost BENCH key=value...` prints `figure=value` lines.
 #include <boost/fiber/all.hpp>
 #include <boost/version.hpp>
 
+#include <atomic>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -79,6 +80,30 @@ std::int64_t round_trips(std::uint64_t n) {
     return took;
 }
 
+/// `sides` fibers send what `sides` others receive. Its capacity is a power of two, less one.
+std::int64_t streams(std::uint64_t n, std::uint64_t sides) {
+    fibers::buffered_channel<std::uint64_t> c(128);
+    std::vector<fibers::fiber> senders, receivers;
+    std::atomic<std::uint64_t> sum{0};
+    const std::int64_t start = bench::now_ns();
+    for (std::uint64_t side = 0; side < sides; ++side) {
+        senders.emplace_back([&c, n, sides, side] {
+            for (std::uint64_t i = side; i < n; i += sides) c.push(i);
+        });
+        receivers.emplace_back([&c, &sum] {
+            std::uint64_t own = 0;
+            for (const std::uint64_t value : c) own += value;
+            sum += own;
+        });
+    }
+    for (auto& fiber : senders) fiber.join();
+    c.close();
+    for (auto& fiber : receivers) fiber.join();
+    const std::int64_t took = bench::now_ns() - start;
+    if (sum != n * (n - 1) / 2) throw bench::Failure("values were lost or doubled");
+    return took;
+}
+
 /// Stacks of 16 KiB: with the default of 128 KiB each fiber costs as much, but more address space.
 double parked_bytes(long n) {
     static fibers::unbuffered_channel<int> gate; // static: the parked never leave it
@@ -113,7 +138,10 @@ void measure(const std::string& what, const bench::KeyValues& args) {
         ns = bench::ns_each(ms, [tasks](std::uint64_t n) { return yields(n, tasks); });
     } else if (what == "spawn") {
         ns = bench::ns_each(ms, spawns);
-    } else if (what == "pingpong") {
+    } else if (what == "chan" && args.text("kind") != "roundtrip") {
+        const std::uint64_t sides = args.text("kind") == "many" ? 8 : 1;
+        ns = bench::ns_each(ms, [sides](std::uint64_t n) { return streams(n, sides); });
+    } else if (what == "pingpong" || what == "chan") {
         ns = bench::ns_each(ms, round_trips);
     } else {
         throw bench::Failure("unknown benchmark '" + what + "'");

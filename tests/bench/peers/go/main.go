@@ -32,6 +32,7 @@ func figure(name string, value float64) {
 
 var benches = map[string]func(args){
 	"bracket":      bracket,
+	"chan":         channels,
 	"fault":        fault,
 	"handoff":      handoff,
 	"handoff_load": handoffLoad,
@@ -41,6 +42,7 @@ var benches = map[string]func(args){
 	"neighbour":    serve,
 	"parked":       parked,
 	"pingpong":     pingpong,
+	"select":       selects,
 	"spawn":        spawn,
 	"version":      func(args) { fmt.Printf("version=%s\n", runtime.Version()) },
 	"yield":        yield,

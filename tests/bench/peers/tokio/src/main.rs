@@ -3,6 +3,7 @@
 //! tokio's side of the benchmarks: `tokio BENCH key=value...` prints `figure=value` lines. Always
 //! the multi-threaded runtime, even with one worker: block_in_place needs it, and servers use it.
 
+mod channels;
 mod clock;
 mod handoff;
 mod http;
@@ -65,10 +66,12 @@ fn main() {
     }
     match what.as_str() {
         "bracket" => switching::bracket(args),
+        "chan" => channels::channels(args),
         "handoff" => handoff::run(args),
         "http" | "mixed" | "neighbour" => http::serve(),
         "parked" => switching::parked(args),
         "pingpong" => switching::pingpong(args),
+        "select" => channels::selects(args),
         "spawn" => switching::spawn(args),
         "version" => println!("version={}", version()),
         "yield" => switching::yields(args),

@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"sync"
+	"sync/atomic"
+)
+
+// channels: a round trip, a stream through a buffer, eight senders and eight receivers.
+func channels(a args) {
+	kind := a["kind"]
+	if kind == "roundtrip" {
+		thereAndBack(a, false)
+		return
+	}
+	sides := 1
+	if kind == "many" {
+		sides = 8
+	}
+	figure("ns_per_op", nsEach(a.number("ms"), func(n int) int64 {
+		return stream(uint64(n), uint64(sides))
+	}))
+}
+
+func stream(n, sides uint64) int64 {
+	c := make(chan uint64, 128)
+	var senders, receivers sync.WaitGroup
+	var sum atomic.Uint64
+	start := now()
+	for side := range sides {
+		senders.Go(func() {
+			for i := side; i < n; i += sides {
+				c <- i
+			}
+		})
+		receivers.Go(func() {
+			own := uint64(0)
+			for value := range c {
+				own += value
+			}
+			sum.Add(own)
+		})
+	}
+	senders.Wait()
+	close(c)
+	receivers.Wait()
+	took := now() - start
+	if sum.Load() != n*(n-1)/2 {
+		fail("values were lost or doubled")
+	}
+	return took
+}
+
+const selectBatch = 64
+
+// selects: over ready channels, over sixteen of which one is ready, and one that waits.
+func selects(a args) {
+	figure("ns_per_op", nsEach(a.number("ms"), func(n int) int64 {
+		switch a["kind"] {
+		case "ready":
+			return selectReady(n)
+		case "one_of_16":
+			return selectOneOf16(n)
+		}
+		return selectWoken(uint64(n))
+	}))
+}
+
+func selectReady(n int) int64 {
+	var c [4]chan uint64
+	for i := range c {
+		c[i] = make(chan uint64, selectBatch)
+	}
+	got, took := uint64(0), int64(0)
+	for done := 0; done < n; done += selectBatch {
+		for _, each := range c {
+			for len(each) < selectBatch {
+				each <- 1
+			}
+		}
+		start := now()
+		for range selectBatch {
+			select {
+			case v := <-c[0]:
+				got += v
+			case v := <-c[1]:
+				got += v
+			case v := <-c[2]:
+				got += v
+			case v := <-c[3]:
+				got += v
+			}
+		}
+		took += now() - start
+	}
+	return perN(took, got, n)
+}
+
+func selectOneOf16(n int) int64 {
+	var c [16]chan uint64
+	for i := range c {
+		c[i] = make(chan uint64, selectBatch)
+	}
+	got, took := uint64(0), int64(0)
+	for done := 0; done < n; done += selectBatch {
+		for range selectBatch {
+			c[15] <- 1
+		}
+		start := now()
+		for range selectBatch {
+			select {
+			case v := <-c[0]:
+				got += v
+			case v := <-c[1]:
+				got += v
+			case v := <-c[2]:
+				got += v
+			case v := <-c[3]:
+				got += v
+			case v := <-c[4]:
+				got += v
+			case v := <-c[5]:
+				got += v
+			case v := <-c[6]:
+				got += v
+			case v := <-c[7]:
+				got += v
+			case v := <-c[8]:
+				got += v
+			case v := <-c[9]:
+				got += v
+			case v := <-c[10]:
+				got += v
+			case v := <-c[11]:
+				got += v
+			case v := <-c[12]:
+				got += v
+			case v := <-c[13]:
+				got += v
+			case v := <-c[14]:
+				got += v
+			case v := <-c[15]:
+				got += v
+			}
+		}
+		took += now() - start
+	}
+	return perN(took, got, n)
+}
+
+// perN: whole batches were run, of n asked for.
+func perN(took int64, got uint64, n int) int64 {
+	if got < uint64(n) {
+		fail("a select received nothing")
+	}
+	batches := (n + selectBatch - 1) / selectBatch
+	return took * int64(n) / int64(batches*selectBatch)
+}
+
+func selectWoken(n uint64) int64 {
+	var c [4]chan uint64
+	for i := range c {
+		c[i] = make(chan uint64)
+	}
+	answer := make(chan uint64)
+	go func() {
+		for range n {
+			var value uint64
+			select {
+			case value = <-c[0]:
+			case value = <-c[1]:
+			case value = <-c[2]:
+			case value = <-c[3]:
+			}
+			answer <- value
+		}
+	}()
+	start := now()
+	for i := range n {
+		c[i%4] <- i
+		if <-answer != i {
+			fail("a value came back wrong")
+		}
+	}
+	return now() - start
+}
