@@ -101,13 +101,19 @@ public:
         for (std::size_t k = 0; k < n_; k++)
             if (k == 0 || at(k).chan != at(k - 1).chan) at(k).chan->lock.lock();
     }
-    /// All but `keep`. Touches nothing of the frame that it lies in after the last unlock.
     void unlock(const ChanCore* keep = nullptr) const {
-        for (std::size_t k = 0, next; k < n_; k = next) {
+        for (std::size_t k = 0; k < n_; k++)
+            if (at(k).chan != keep && (k == 0 || at(k).chan != at(k - 1).chan))
+                at(k).chan->lock.unlock();
+    }
+    /// Of a G that has parked: once the last is free it may run, and leave the frame of all this.
+    void unlock_parked() const {
+        for (std::size_t k = 0; k < n_;) {
             ChanCore* c = at(k).chan;
-            for (next = k + 1; next < n_ && at(next).chan == c;) next++;
-            const bool last = next == n_;
-            if (c != keep) c->lock.unlock();
+            do k++;
+            while (k < n_ && at(k).chan == c);
+            const bool last = k == n_;
+            c->lock.unlock_last();
             if (last) return;
         }
     }
@@ -133,13 +139,13 @@ Selected try_locked(const SelectCase* cases, const Order& order, Index* candidat
 }
 
 bool parked(rt::G*, void* order) {
-    static_cast<const Order*>(order)->unlock();
+    static_cast<const Order*>(order)->unlock_parked();
     return true;
 }
 
 bool parked_limited(rt::G* gp, void* order) {
     const bool stays = rt::wait_parked(gp);
-    static_cast<const Order*>(order)->unlock();
+    static_cast<const Order*>(order)->unlock_parked();
     return stays;
 }
 

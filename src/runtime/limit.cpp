@@ -35,7 +35,7 @@ void on_deadline(void* g, std::uintptr_t number, std::int64_t) {
 
 bool parked_unlock(G* gp, void* lock) {
     const bool stays = wait_parked(gp);
-    static_cast<Lock*>(lock)->unlock();
+    static_cast<Lock*>(lock)->unlock_last(); // the G may be running before this returns
     return stays;
 }
 

@@ -6,7 +6,10 @@
 #include <cstdio>
 #include <cstdlib>
 
+#include "kernel/clock.hpp"
+#include "kernel/features.hpp"
 #include "kernel/futex.hpp"
+#include "kernel/membarrier.hpp"
 #include "runtime/entry.hpp"
 
 namespace baton::rt {
@@ -14,23 +17,47 @@ namespace baton::rt {
 namespace {
 // Long enough for the sections these locks guard, short against a futex call.
 constexpr int kSpins = 40;
+// How long a sleeper may be overlooked where there is no membarrier.
+constexpr std::int64_t kUnfencedNs = 1'000'000;
 } // namespace
 
-void Lock::lock_slow() noexcept {
+bool Lock::spin_for_it() noexcept {
     for (int i = 0; i < kSpins; i++) {
         _mm_pause();
-        std::uint32_t free = 0;
-        // acquire: pairs with the release in unlock. relaxed: looking only.
-        if (word_.load(std::memory_order_relaxed) == 0 &&
-            word_.compare_exchange_strong(free, 1, std::memory_order_acquire,
-                                          std::memory_order_relaxed))
-            return;
+        // relaxed: looking only; try_to_hold confirms it.
+        if (held().load(std::memory_order_relaxed) == 0 && try_to_hold()) return true;
     }
-    // acquire: as above. From now on the word says that somebody sleeps, so unlock will wake us.
-    while (word_.exchange(2, std::memory_order_acquire) != 0) (void)kernel::futex_wait(&word_, 2);
+    return false;
 }
 
-void Lock::wake() noexcept { kernel::futex_wake(&word_, 1); }
+void Lock::lock_slow() noexcept {
+    if (spin_for_it()) return;
+    const bool fenced = kernel::features().membarrier_rseq;
+    // seq_cst, this and the subtraction: who is last sees that it is.
+    nsleep_.fetch_add(1, std::memory_order_seq_cst);
+    for (;;) {
+        sleeping().store(1, std::memory_order_seq_cst); // (C)
+        if (fenced) kernel::membarrier_rseq_cpu(-1);
+        if (try_to_hold()) break; // (D)
+        (void)kernel::futex_wait(futex(), kHeldSlept,
+                                 fenced ? kernel::kForever : kernel::nanotime() + kUnfencedNs);
+        if (spin_for_it()) break;
+    }
+    // relaxed: our own unlock is to see it.
+    if (nsleep_.fetch_sub(1, std::memory_order_seq_cst) > 1)
+        sleeping().store(1, std::memory_order_relaxed);
+}
+
+void Lock::wake() noexcept {
+    // relaxed: it tells only who of several calls the kernel, which orders the wake.
+    if (sleeping().exchange(0, std::memory_order_relaxed) != 0) wake_address();
+}
+
+void Lock::wake_address() noexcept { kernel::futex_wake(futex(), 1); }
+
+const std::atomic<std::uint32_t>* Lock::futex() const noexcept {
+    return reinterpret_cast<const std::atomic<std::uint32_t>*>(&word_.all);
+}
 
 #ifdef BATON_LOCKRANK
 

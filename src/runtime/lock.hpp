@@ -2,6 +2,31 @@
 //
 // Lock: the runtime's own mutex, between threads. Spins briefly, then sleeps on a futex.
 //
+// A locked instruction costs as much as all else that most of these sections do, so unlock does
+// without: a plain store, then a look for sleepers. The CPU may do the look first. It is the one
+// who goes to sleep that makes up for it, with a membarrier: a full barrier on every CPU.
+//
+//     unlock                      lock_slow
+//     ------                      ---------
+//     (A) held = 0                (C) sleeping = 1
+//     (B) sleeping? wake one          membarrier
+//                                 (D) held and sleeping? then sleep
+//
+// The bad schedule is (B) before (C) and (D) before (A) is seen: nobody wakes the sleeper. But if
+// (B) came before the barrier on its CPU, then so did (A), which the barrier makes visible before
+// (D). Any later holder got the lock by a locked instruction after (C), so that its (B) sees it.
+// Without membarrier the sleeper looks again every millisecond.
+//
+// Who wakes somebody takes `sleeping` back. If others sleep on, the one that was woken sets it
+// again when it has the lock, and so wakes the next when it unlocks.
+//
+// The two are bytes of one word: the futex, and what unlock_last() swaps as a whole. That is for a
+// lock that may be gone once it is released, as with it goes the last that kept it: of a channel
+// whose parked G drops it when it runs again.
+//
+// Rejected: the word swapped in every unlock (5 ns of 16 for a send to a buffer); sleepers counted
+// in the word that unlock looks at (every unlock is a futex call until the sleeper is awake again).
+//
 // Threads: any. A G must not park while its M holds one, except through goparkunlock.
 // Locks: each has a rank, and a thread takes them in rising rank only; builds with BATON_LOCKRANK
 // (the sanitizer builds) check that and abort with both ranks.
@@ -36,29 +61,56 @@ public:
 
     void lock() {
         check_rank();
-        std::uint32_t free = 0;
-        // acquire: pairs with the release in unlock. relaxed on failure: lock_slow looks again.
-        if (!word_.compare_exchange_strong(free, 1, std::memory_order_acquire,
-                                           std::memory_order_relaxed))
-            lock_slow();
+        if (!try_to_hold()) lock_slow();
         note_held();
     }
     bool try_lock() {
-        std::uint32_t free = 0;
-        // acquire: as in lock. relaxed on failure: nothing was had.
-        if (!word_.compare_exchange_strong(free, 1, std::memory_order_acquire,
-                                           std::memory_order_relaxed))
-            return false;
+        if (!try_to_hold()) return false;
         note_held();
         return true;
     }
     void unlock() {
         note_released();
         // release: pairs with the acquire in lock.
-        if (word_.exchange(0, std::memory_order_release) == 2) wake();
+        held().store(0, std::memory_order_release); // (A)
+        std::atomic_signal_fence(std::memory_order_seq_cst);
+        // relaxed: see above.
+        if (sleeping().load(std::memory_order_relaxed) != 0) [[unlikely]] // (B)
+            wake();
+    }
+    /// The same; touches nothing of the lock once it is free, but for waking an address.
+    void unlock_last() {
+        note_released();
+        // release: pairs with the acquire in lock.
+        if (std::atomic_ref(word_.all).exchange(0, std::memory_order_release) != kHeld)
+            wake_address();
     }
 
 private:
+    // One word, of which each byte is also used alone. The standard has no such thing; x86-64 does.
+    struct alignas(4) Word {
+        std::uint8_t held;
+        std::uint8_t sleeping;
+        std::uint16_t unused;
+    };
+    union {
+        Word bytes;
+        std::uint32_t all;
+    } word_{.all = 0};
+    static constexpr std::uint32_t kHeld = 1;          // all, with nobody asleep
+    static constexpr std::uint32_t kHeldSlept = 0x101; // with somebody
+
+    std::atomic_ref<std::uint8_t> held() { return std::atomic_ref(word_.bytes.held); }
+    std::atomic_ref<std::uint8_t> sleeping() { return std::atomic_ref(word_.bytes.sleeping); }
+    bool try_to_hold() noexcept {
+        std::uint8_t free = 0;
+        // acquire: pairs with the release in unlock. relaxed on failure: nothing was had.
+        return held().compare_exchange_strong(free, 1, std::memory_order_acquire,
+                                              std::memory_order_relaxed);
+    }
+    bool spin_for_it() noexcept;
+    void wake_address() noexcept;
+    const std::atomic<std::uint32_t>* futex() const noexcept;
     void lock_slow() noexcept;
     void wake() noexcept;
 #ifdef BATON_LOCKRANK
@@ -71,8 +123,8 @@ private:
     void note_released() const noexcept {}
 #endif
 
-    std::atomic<std::uint32_t> word_{0}; // 0 free, 1 held, 2 held and somebody sleeps
-    [[maybe_unused]] Rank rank_;         // looked at only where the order is checked
+    std::atomic<std::uint16_t> nsleep_{0}; // in lock_slow, past its spinning
+    [[maybe_unused]] Rank rank_;           // looked at only where the order is checked
 };
 
 /// Holds a Lock for a scope.

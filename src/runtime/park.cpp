@@ -68,7 +68,12 @@ void hog_commit(G* gp, M*) {
 }
 
 bool unlock(G*, void* lock) {
-    static_cast<Lock*>(lock)->unlock();
+    // The G may be running before this returns, and what it waited at be gone; with one P it cannot.
+    if (only_p()) {
+        static_cast<Lock*>(lock)->unlock();
+    } else {
+        static_cast<Lock*>(lock)->unlock_last();
+    }
     return true;
 }
 
