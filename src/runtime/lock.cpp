@@ -15,15 +15,18 @@
 namespace baton::rt {
 
 namespace {
-// Long enough for the sections these locks guard, short against a futex call.
-constexpr int kSpins = 40;
+// How often to look, and for how long to stay away in between: long enough for the holder to take
+// the lock many times over meanwhile. If both had it in turns its cache line would go to and fro
+// each time, which costs more than all that is done under it.
+constexpr int kSpins = 4;
+constexpr int kPauses = 30;
 // How long a sleeper may be overlooked where there is no membarrier.
 constexpr std::int64_t kUnfencedNs = 1'000'000;
 } // namespace
 
 bool Lock::spin_for_it() noexcept {
     for (int i = 0; i < kSpins; i++) {
-        _mm_pause();
+        for (int k = 0; k < kPauses; k++) _mm_pause();
         // relaxed: looking only; try_to_hold confirms it.
         if (held().load(std::memory_order_relaxed) == 0 && try_to_hold()) return true;
     }
