@@ -64,16 +64,16 @@ bool nothing_to_come() {
 }
 
 bool somebody_waits() {
-    return sched.ngoroutines.load(kSeqCst) > 0 ||
-           sched.plain_parks.load(kSeqCst) != sched.plain_wakes.load(kSeqCst);
+    return gcount() > 0 || sched.plain_parks.load(kSeqCst) != sched.plain_wakes.load(kSeqCst);
 }
 
 } // namespace
 
 bool checkdead() {
-    if (!somebody_waits() || netpoll_any_waiters()) return false;
+    if (netpoll_any_waiters()) return false;
     LockGuard guard(sched.lock);
-    if (npidle().load(kSeqCst) != sched.gomaxprocs.load(kSeqCst) || !nothing_to_come())
+    if (npidle().load(kSeqCst) != sched.gomaxprocs.load(kSeqCst) || !somebody_waits() ||
+        !nothing_to_come())
         return false;
     std::uint32_t mcount = 0;
     // Looked at again after the threads were counted: who has ended by then had left it behind.

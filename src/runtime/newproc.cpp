@@ -106,7 +106,15 @@ std::uint64_t next_goid(P* p) {
     }
 }
 
-void goexit_commit(G* gp, M* m) { goexit0(gp, m); }
+// One more, or one less.
+void count_goroutine(P* p, std::int64_t n) {
+    constexpr auto kRelaxed = std::memory_order_relaxed; // relaxed: see P::ngo
+    if (p) {
+        p->ngo.store(p->ngo.load(kRelaxed) + n, kRelaxed);
+    } else {
+        sched.ngo_elsewhere.fetch_add(n, kRelaxed); // relaxed: the sum alone counts
+    }
+}
 
 // A dead G with its stack, or a new one.
 G* gdead(std::uint32_t cls, int* error) {
@@ -130,12 +138,7 @@ void gstart() {
     }
     enter_runtime(getm());
     M* m = getm();
-    gp = m->curg;
-    gp->status.store(GStatus::kDead, std::memory_order_relaxed); // relaxed: see G::status
-    m->prev = gp;
-    m->after = goexit_commit;
-    switch_g_to_g0(m, gp, true);
-    __builtin_unreachable();
+    goexit1(m, m->curg);
 }
 
 } // namespace
@@ -145,12 +148,20 @@ void goexit0(G* gp, M* m) {
     __tsan_destroy_fiber(gp->fiber);
     gp->fiber = nullptr;
 #endif
-    // relaxed: a count for people.
-    sched.ngoroutines.fetch_sub(1, std::memory_order_relaxed);
+    count_goroutine(m->p, -1);
     const bool locked = gp->lockedm != nullptr;
     gp->lockedm = nullptr;
     gfput(m->p, gp); // without a P, on credit: to the global list
     if (locked) goexit_locked(m);
+}
+
+std::int64_t gcount() {
+    constexpr auto kRelaxed = std::memory_order_relaxed; // relaxed: see P::ngo
+    // relaxed: the sum alone counts.
+    std::int64_t n = sched.ngo_elsewhere.load(kRelaxed);
+    for (std::uint32_t i = 0, nprocs = procs(); i < nprocs; i++)
+        n += sched.allp[i]->ngo.load(kRelaxed);
+    return n;
 }
 
 void gfpurge(P* p) {
@@ -255,8 +266,7 @@ void newproc_commit(void* g, void (*entry)(void*)) noexcept {
     gp->fiber = nullptr;
 #endif
     gp->status.store(GStatus::kRunnable, std::memory_order_relaxed); // relaxed: see G::status
-    // relaxed: a count for people.
-    sched.ngoroutines.fetch_add(1, std::memory_order_relaxed);
+    count_goroutine(p, 1);
     if (p) {
         runqput(p, gp, true);
         if (only_p()) return;

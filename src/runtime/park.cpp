@@ -31,20 +31,26 @@ inline G* fast_next(P* p, bool& inherit) {
     return runqget(p, inherit);
 }
 
-// Leaves gp's stack for the next G, or for g0; `after` runs there. Returns when gp runs again.
-inline void switch_out(M* m, G* gp, void (*after)(G*, M*)) {
+// Leaves gp's stack for the next G, or for g0; `after` runs there.
+inline void leave_stack(M* m, G* gp, void (*after)(G*, M*), bool last) {
     P* p = m->p;
     bool inherit = false;
-    G* next = p ? fast_next(p, inherit) : nullptr;
+    // A locked G that ends takes its M along, by way of g0.
+    G* next = p && !(last && gp->lockedm) ? fast_next(p, inherit) : nullptr;
     m->prev = gp;
     m->after = after;
     if (next && !inherit) next_slice(p);
     if (next && !next->lockedm) [[likely]] {
-        switch_g_to_g(m, gp, next);
+        switch_g_to_g(m, gp, next, last);
     } else {
         m->lockednext = next;
-        switch_g_to_g0(m, gp);
+        switch_g_to_g0(m, gp, last);
     }
+}
+
+// The same, of a G that will run again: returns when it does.
+inline void switch_out(M* m, G* gp, void (*after)(G*, M*)) {
+    leave_stack(m, gp, after, false);
     after_switch();
 }
 
@@ -68,7 +74,8 @@ void hog_commit(G* gp, M*) {
 }
 
 bool unlock(G*, void* lock) {
-    // The G may be running before this returns, and what it waited at be gone; with one P it cannot.
+    // The G may be running before this returns, and what it waited at be gone; with one P it
+    // cannot.
     if (only_p()) {
         static_cast<Lock*>(lock)->unlock();
     } else {
@@ -112,6 +119,12 @@ void goready(G* gp) {
         globrunqput(gp);
     }
     wakep();
+}
+
+void goexit1(M* m, G* gp) {
+    gp->status.store(GStatus::kDead, kRelaxed); // relaxed: see G::status
+    leave_stack(m, gp, goexit0, true);
+    __builtin_unreachable();
 }
 
 void goyield() {

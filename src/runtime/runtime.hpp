@@ -242,6 +242,9 @@ struct alignas(64) P {
     std::uint64_t goidcache = 0;
     std::uint64_t goidcacheend = 0;
     GList gfree;
+    // Goroutines born here less those that ended here. relaxed everywhere: the owner alone writes
+    // it; a sum over all Ps is exact only while none is owned.
+    std::atomic<std::int64_t> ngo{0};
     P* link = nullptr; // idle list
     // Slot of an M that passed this P on and is still awake to see to its queue (locked.cpp); 0.
     std::atomic<std::uint32_t> watcher{0};
@@ -292,6 +295,9 @@ void gosched(bool hog);
 extern constinit std::uint32_t forks;
 
 // ---- newproc.cpp ----
+/// The running G, dead, leaves its stack for good. On its M, in the runtime.
+[[noreturn]] void goexit1(M* m, G* gp);
+/// What remains of it, on the next stack.
 void goexit0(G* gp, M* m);
 
 // ---- fatal.cpp ----

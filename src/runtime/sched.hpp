@@ -98,7 +98,7 @@ struct Sched {
     FreeGs gfree;     // of the default stack size
     FreeGs gfree_odd; // of the others
     std::atomic<std::uint64_t> goidgen{0};
-    std::atomic<std::int64_t> ngoroutines{0};
+    std::atomic<std::int64_t> ngo_elsewhere{0}; // as P::ngo, of who had no P
 
     Lock mlock{Rank::kLeaf};
     M* allm[BATON_MAX_M] = {};
@@ -324,6 +324,8 @@ void follow_procs(std::uint32_t n);
 void follow_cpus(const std::vector<int>& cpus);
 
 // ---- newproc.cpp ----
+/// How many goroutines there are; exact while all Ps are idle and sched.lock is held.
+std::int64_t gcount();
 void gfpurge(P* p);
 /// What the scavenger (sysmon) has to do.
 enum class Idle : std::uint8_t { kNothing, kWait, kGiveBack };

@@ -39,7 +39,7 @@ Stats stats() {
     s.threads_limit = max_threads();
     if (!started()) return s;
     auto by = [](By b) { return sched.handoffs[static_cast<int>(b)].load(kCount); };
-    s.goroutines = static_cast<std::uint64_t>(sched.ngoroutines.load(kCount));
+    s.goroutines = static_cast<std::uint64_t>(std::max<std::int64_t>(0, gcount()));
     s.threads = sched.mcount.load(kCount);
     s.threads_idle = sched.midle.load(kCount);
     // A thread is counted before it is made, the peak is raised after.

@@ -70,6 +70,8 @@ void destroy_p(P* p, P* heir) {
         globrunqput_all(q);
     }
     heir->timers.take(p->timers);
+    // relaxed: see P::ngo
+    sched.ngo_elsewhere.fetch_add(p->ngo.exchange(0, kRelaxed), kRelaxed);
     gfpurge(p);
     assist::give_up(*p->rec, shared::P_DEAD);
 }

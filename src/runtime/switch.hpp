@@ -65,23 +65,25 @@ inline void prepare(M* m, G* next) {
     m->rec->goid = next->goid;
 }
 
-/// Running G gp -> runnable G next, which is off all queues.
-inline void switch_g_to_g(M* m, G* gp, G* next) {
+/// Running G gp -> runnable G next, which is off all queues. `last`: gp's stack will not be used
+/// again.
+inline void switch_g_to_g(M* m, G* gp, G* next, bool last = false) {
     prepare(m, next);
     gp->eh = *m->eh;
     *m->eh = next->eh;
 #if defined(BATON_TSAN)
     __tsan_switch_to_fiber(next->fiber, 0);
 #elif defined(BATON_ASAN)
-    sanitizer_leave(&gp->fiber, next->stack_lo, stack_bytes(next));
+    sanitizer_leave(last ? nullptr : &gp->fiber, next->stack_lo, stack_bytes(next));
 #endif
+    (void)last;
     arch::baton_switch(&gp->sched, &next->sched);
 #if defined(BATON_ASAN)
     sanitizer_enter(gp->fiber);
 #endif
 }
 
-/// Running G gp -> the M's g0. `last`: gp's stack will not be used again.
+/// Running G gp -> the M's g0.
 inline void switch_g_to_g0(M* m, G* gp, bool last = false) {
     m->curg = nullptr;
     m->rec->goid = 0;
