@@ -29,6 +29,13 @@ inline double process_cpu_us() {
     return us(use.ru_utime) + us(use.ru_stime);
 }
 
+/// The largest resident set the calling process has had, in units of 10^6 bytes.
+inline double peak_resident_mb() {
+    rusage use;
+    ::getrusage(RUSAGE_SELF, &use);
+    return static_cast<double>(use.ru_maxrss) * 1024 / 1e6;
+}
+
 /// Runs `work(n)`, which does n operations and returns the nanoseconds they took: with doubling n
 /// until that is a fiftieth of `ms`, which warms up, then again and again for `ms`, and those are
 /// the figure. Short runs, since some peers are a hundred times slower from one moment to the next.

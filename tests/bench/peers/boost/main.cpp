@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Boost.Fiber's side of yield, spawn, pingpong, chan and parked. One thread runs the default
-// scheduler (round_robin); with procs=2 both threads run work_stealing, spinning when idle, its
-// default. `boost BENCH key=value...` prints `figure=value` lines.
+// Boost.Fiber's side of yield, spawn, pingpong, chan, skynet and parked. One thread runs the
+// default scheduler (round_robin); with procs=2 both threads run work_stealing, spinning when idle,
+// its default. `boost BENCH key=value...` prints `figure=value` lines.
 #include <boost/fiber/all.hpp>
 #include <boost/version.hpp>
 
@@ -104,6 +104,33 @@ std::int64_t streams(std::uint64_t n, std::uint64_t sides) {
     return took;
 }
 
+void skynet(fibers::unbuffered_channel<std::int64_t>& parent, std::int64_t first,
+            std::int64_t size) {
+    if (size == 1) {
+        parent.push(first);
+        return;
+    }
+    fibers::unbuffered_channel<std::int64_t> own;
+    const std::int64_t each = size / 10;
+    for (std::int64_t i = 0; i < 10; ++i)
+        fibers::fiber(std::allocator_arg, fibers::fixedsize_stack(16 * 1024),
+                      [&own, first, i, each] { skynet(own, first + i * each, each); })
+            .detach();
+    std::int64_t sum = 0;
+    for (int i = 0; i < 10; ++i) sum += own.value_pop();
+    parent.push(sum);
+}
+
+void skynet_of_a_million() {
+    constexpr std::int64_t kLeaves = 1'000'000;
+    fibers::unbuffered_channel<std::int64_t> result;
+    const std::int64_t start = bench::now_ns();
+    fibers::fiber([&] { skynet(result, 0, kLeaves); }).detach();
+    if (result.value_pop() != kLeaves * (kLeaves - 1) / 2) throw bench::Failure("the sum is wrong");
+    std::printf("ms=%.2f\nrss_mb=%.1f\n", static_cast<double>(bench::now_ns() - start) / 1e6,
+                bench::peak_resident_mb());
+}
+
 /// Stacks of 16 KiB: with the default of 128 KiB each fiber costs as much, but more address space.
 double parked_bytes(long n) {
     static fibers::unbuffered_channel<int> gate; // static: the parked never leave it
@@ -130,8 +157,13 @@ void measure(const std::string& what, const bench::KeyValues& args) {
         std::printf("bytes_each=%.1f\n", parked_bytes(args.number("n")));
         return;
     }
-    const long procs = args.number("procs"), ms = args.number("ms");
+    const long procs = args.number("procs");
     use_threads(procs);
+    if (what == "skynet") {
+        skynet_of_a_million();
+        return;
+    }
+    const long ms = args.number("ms");
     double ns = 0;
     if (what == "yield") {
         const auto tasks = static_cast<std::uint64_t>(8 * procs);

@@ -3,8 +3,10 @@
 package main
 
 import (
+	"runtime"
 	"sync"
 	"sync/atomic"
+	"syscall"
 )
 
 // channels: a round trip, a stream through a buffer, eight senders and eight receivers.
@@ -184,4 +186,39 @@ func selectWoken(n uint64) int64 {
 		}
 	}
 	return now() - start
+}
+
+// skynet: a tree of a million goroutines that sum their numbers.
+func skynet(a args) {
+	runtime.GOMAXPROCS(int(a.number("procs")))
+	const leaves = 1_000_000
+	result := make(chan int64)
+	start := now()
+	go skynetNode(result, 0, leaves)
+	if <-result != leaves*(leaves-1)/2 {
+		fail("the sum is wrong")
+	}
+	figure("ms", float64(now()-start)/1e6)
+	var use syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &use); err != nil {
+		fail("%v", err)
+	}
+	figure("rss_mb", float64(use.Maxrss)*1024/1e6)
+}
+
+func skynetNode(parent chan int64, first, size int64) {
+	if size == 1 {
+		parent <- first
+		return
+	}
+	own := make(chan int64)
+	each := size / 10
+	for i := range int64(10) {
+		go skynetNode(own, first+i*each, each)
+	}
+	sum := int64(0)
+	for range 10 {
+		sum += <-own
+	}
+	parent <- sum
 }

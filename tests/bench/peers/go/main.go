@@ -43,6 +43,7 @@ var benches = map[string]func(args){
 	"parked":       parked,
 	"pingpong":     pingpong,
 	"select":       selects,
+	"skynet":       skynet,
 	"spawn":        spawn,
 	"version":      func(args) { fmt.Printf("version=%s\n", runtime.Version()) },
 	"yield":        yield,

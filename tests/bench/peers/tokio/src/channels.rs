@@ -202,3 +202,44 @@ async fn woken(n: u64) -> i64 {
     }
     now() - start
 }
+
+type Node = std::pin::Pin<Box<dyn std::future::Future<Output = ()> + Send>>;
+
+fn node(parent: mpsc::Sender<i64>, first: i64, size: i64) -> Node {
+    Box::pin(async move {
+        if size == 1 {
+            parent.send(first).await.unwrap();
+            return;
+        }
+        let (own, mut sums) = mpsc::channel(10);
+        let each = size / 10;
+        for i in 0..10 {
+            tokio::spawn(node(own.clone(), first + i * each, each));
+        }
+        let mut sum = 0;
+        for _ in 0..10 {
+            sum += sums.recv().await.unwrap();
+        }
+        parent.send(sum).await.unwrap();
+    })
+}
+
+/// A tree of a million tasks that sum their numbers.
+pub fn skynet(args: Args) {
+    const LEAVES: i64 = 1_000_000;
+    on_workers(args.number("procs") as usize, async {
+        let (result, mut sum) = mpsc::channel(1);
+        let start = now();
+        tokio::spawn(node(result, 0, LEAVES));
+        if sum.recv().await != Some(LEAVES * (LEAVES - 1) / 2) {
+            fail("the sum is wrong");
+        }
+        figure("ms", (now() - start) as f64 / 1e6);
+        let mut usage = std::mem::MaybeUninit::<libc::rusage>::uninit();
+        let kib = unsafe {
+            libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr());
+            usage.assume_init().ru_maxrss
+        };
+        figure("rss_mb", kib as f64 * 1024.0 / 1e6);
+    });
+}

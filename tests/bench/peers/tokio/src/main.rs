@@ -72,6 +72,7 @@ fn main() {
         "parked" => switching::parked(args),
         "pingpong" => switching::pingpong(args),
         "select" => channels::selects(args),
+        "skynet" => channels::skynet(args),
         "spawn" => switching::spawn(args),
         "version" => println!("version={}", version()),
         "yield" => switching::yields(args),
