@@ -221,6 +221,7 @@ void start() {
     std::string why;
     if (const int rc = watch_forks(); rc != 0)
         throw std::system_error(rc, std::generic_category(), "baton: pthread_atfork");
+    tick_coarse_clock(kernel::nanotime());
     if (!sched.idle_ms) {
         pthread_sigmask(SIG_SETMASK, nullptr, &sched.sigmask);
         sched.ncpu = static_cast<std::uint32_t>(kernel::possible_cpus());

@@ -222,6 +222,10 @@ NewG newproc_begin(std::size_t bytes, std::size_t align, const GoOptions& option
                                 "baton::go: no memory for a goroutine's stack; see ulimit -v, "
                                 "vm.max_map_count and the cgroup's memory.max");
     sanitizer_fresh_stack(gp);
+    // Here, as this is never the caller's last call.
+    gp->gopc = reinterpret_cast<std::uintptr_t>(__builtin_return_address(0));
+    const M* m = getm_or_null();
+    gp->parent = m && m->curg ? m->curg->goid : 0;
     const auto top = reinterpret_cast<std::uintptr_t>(stack_top(gp)) - bytes;
     gp->closure = reinterpret_cast<void*>(top & ~(std::uintptr_t{align} - 1));
     return {gp, gp->closure};

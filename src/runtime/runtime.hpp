@@ -29,6 +29,10 @@ extern "C" {
   gnu::visibility("hidden")]] extern constinit thread_local void* baton_tls_m;
 }
 
+namespace baton::arch {
+struct Registers;
+} // namespace baton::arch
+
 namespace baton::rt {
 
 struct M;
@@ -55,6 +59,9 @@ enum class WaitReason : std::uint8_t {
     kMutexLock,
     kWaitGroupWait,
     kIoWait,
+    kFdReadLock,
+    kFdWriteLock,
+    kStackDump,
     kStoppingTheWorld,
 };
 const char* to_string(WaitReason reason) noexcept;
@@ -75,17 +82,21 @@ struct G {
     // over orders it; other readers (dumps) want no more than a recent value.
     std::atomic<GStatus> status{GStatus::kIdle};
     WaitReason waitreason = WaitReason::kNone;
-    bool foreign = false;               // stands for a plain thread (foreign.cpp)
-    std::atomic<std::uint32_t> wake{0}; // such a thread sleeps on it
+    bool foreign = false; // stands for a plain thread (foreign.cpp)
+    // When it began to wait, by the coarse clock. relaxed everywhere: as status.
+    std::atomic<std::uint32_t> waitsince{0};
     EhGlobals eh;
     void* param = nullptr; // what the waker wants the woken to know
     void (*entry)(void*) = nullptr;
     void* closure = nullptr;
     std::byte* stack_lo = nullptr; // lowest usable byte
     std::uint32_t stack_class = 0;
-    std::uint32_t forks = 0; // as rt::forks was at its birth: with another it stayed behind
-    std::int64_t hog_ns = 0; // since when it is on hogq
+    std::uint32_t forks = 0;  // as rt::forks was at its birth: with another it stayed behind
+    std::int64_t hog_ns = 0;  // since when it is on hogq
+    std::uintptr_t gopc = 0;  // of the call that made it
+    std::uint64_t parent = 0; // the goroutine that made it; 0: a plain thread
     Timer sleep_timer;
+    std::atomic<std::uint32_t> wake{0}; // the thread that a foreign one stands for sleeps on it
 #if defined(BATON_TSAN) || defined(BATON_ASAN)
     void* fiber = nullptr; // TSan's fiber, or ASan's fake stack while switched out
 #endif
@@ -200,6 +211,8 @@ struct M {
     kernel::RseqArea* own_rseq = nullptr;
     void* sigstack = nullptr;
     std::atomic<bool> signalled{false}; // a SIGURG that preempt.cpp sent is under way
+    // Of its goroutine, while that waits here for a P: locked to this thread, or preempted.
+    std::atomic<const arch::Registers*> stopped_at{nullptr};
 #if defined(BATON_TSAN) || defined(BATON_ASAN)
     void* fiber = nullptr;
     const void* stack_bottom = nullptr;

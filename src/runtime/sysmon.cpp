@@ -100,6 +100,7 @@ void Sysmon::run() {
     for (;;) {
         wait();
         const std::int64_t now = kernel::nanotime();
+        tick_coarse_clock(now);
         const bool asked = sched.retake_now.exchange(false, kSeqCst);
         poll(now);
         next_look_ = kernel::kForever;
@@ -333,7 +334,14 @@ void sysmon(M* m) {
     s->run();
 }
 
+void tick_coarse_clock(std::int64_t now) {
+    const auto seconds = static_cast<std::uint32_t>(now / 1'000'000'000);
+    // relaxed, both: see note_wait. Written but once a second, as every park reads it.
+    if (sched.coarse_s.load(kRelaxed) != seconds) sched.coarse_s.store(seconds, kRelaxed);
+}
+
 void wake_sysmon() {
+    tick_coarse_clock(kernel::nanotime());
     sched.sysmonnote.fetch_add(1, kSeqCst);
     kernel::futex_wake(&sched.sysmonnote, 1);
 }
