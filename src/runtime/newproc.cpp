@@ -5,13 +5,9 @@
 // A G's callable lies on its own stack, just below the G: no allocation. Dead Gs are kept with
 // their stacks, on their P up to 64 and then, half of them, on the global list. What lay there for
 // a whole second without being needed goes back to the system (gfscavenge), but for a few.
-#include <cxxabi.h>
-
 #include <algorithm>
 #include <cerrno>
-#include <exception>
 #include <system_error>
-#include <typeinfo>
 
 #include "baton/run.hpp"
 #include "kernel/stackmem.hpp"
@@ -89,23 +85,6 @@ std::uint64_t next_goid(P* p) {
     return p->goidcache++;
 }
 
-// An exception left the goroutine's function: the process ends as by a panic.
-[[noreturn]] void die_of_exception(const G* gp) {
-    const auto goid = static_cast<unsigned long long>(gp->goid);
-    const std::type_info* type = abi::__cxa_current_exception_type();
-    int status = 0;
-    const char* name =
-        type ? abi::__cxa_demangle(type->name(), nullptr, nullptr, &status) : nullptr;
-    if (!name) name = type ? type->name() : "unknown type";
-    try {
-        throw;
-    } catch (const std::exception& e) {
-        panic("%s: %s\n\ngoroutine %llu [running]", name, e.what(), goid);
-    } catch (...) {
-        panic("%s\n\ngoroutine %llu [running]", name, goid);
-    }
-}
-
 void goexit_commit(G* gp, M* m) { goexit0(gp, m); }
 
 // A dead G with its stack, or a new one.
@@ -123,11 +102,7 @@ void gstart() {
     after_switch();
     G* gp = getg();
     leave_runtime(getm());
-    try {
-        gp->entry(gp->closure);
-    } catch (...) {
-        die_of_exception(gp);
-    }
+    gp->entry(gp->closure); // what it throws ends in exception.cpp
     enter_runtime(getm());
     M* m = getm();
     gp = m->curg;

@@ -303,13 +303,16 @@ extern constinit std::uint32_t forks;
 void goexit0(G* gp, M* m);
 
 // ---- fatal.cpp ----
-/// Prints "baton: " and the text, and ends the process with exit code 2. Allocates nothing.
+/// Prints "baton: " and the text, then what BATON_TRACEBACK asks for (crash.hpp), and ends the
+/// process with exit code 2. Allocates nothing. Any thread.
 [[noreturn]] void fatal(const char* fmt, ...) __attribute__((format(printf, 1, 2)));
-/// The same with "panic: " in front: a goroutine did what ends the process.
-[[noreturn]] void panic(const char* fmt, ...) __attribute__((format(printf, 1, 2)));
-/// One line on stderr: "fatal error: " and the text, as the reference has it; die() is to follow.
+/// One line on stderr: "panic: " and the text: a goroutine did what ends the process.
+void say_panic(const char* fmt, ...) __attribute__((format(printf, 1, 2)));
+/// What was nested in that.
+void say_nested_in(const char* fmt, ...) __attribute__((format(printf, 1, 2)));
+/// The same with "fatal error: " in front, as the reference has it.
 void fatal_error(const char* fmt, ...) __attribute__((format(printf, 1, 2)));
-/// Ends the process with exit code 2.
+/// Ends the process with exit code 2, or as BATON_TRACEBACK=crash has it.
 [[noreturn]] void die();
 /// One line on stderr: "baton: ...". Allocates nothing.
 void warn(const char* fmt, ...) __attribute__((format(printf, 1, 2)));

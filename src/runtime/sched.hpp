@@ -369,6 +369,7 @@ std::uint32_t max_threads();
 bool checkdead();
 
 // ---- init.cpp ----
+enum class Traceback : std::uint8_t; // traceback.hpp
 struct Config {
     int procs;              // BATON_MAXPROCS, or what the machine offers
     bool procs_fixed;       // the former
@@ -376,7 +377,8 @@ struct Config {
     int assist;             // BATON_ASSIST as int(Assist), -1 when unset
     std::uint32_t threads;  // BATON_MAXTHREADS
     bool crash_at_limit;
-    bool preempt; // BATON_PREEMPT
+    bool preempt;        // BATON_PREEMPT
+    Traceback traceback; // BATON_TRACEBACK
 };
 Config read_config();
 void set_default_stack(std::size_t bytes);
