@@ -27,6 +27,7 @@
 #include "kernel/sleeper.hpp"
 #include "runtime/crash.hpp"
 #include "runtime/debugvars.hpp"
+#include "runtime/dump.hpp"
 #include "runtime/netpoll.hpp"
 #include "runtime/preempt.hpp"
 #include "runtime/sched.hpp"
@@ -251,6 +252,8 @@ void start() {
     static const bool at_exit =
         (std::atexit(wait_for_crash) | std::at_quick_exit(wait_for_crash)) == 0;
     (void)at_exit; // without it, a process that fails may end with another status
+    static const bool leaks = read_debug().leak && std::atexit(report_leaks) == 0;
+    (void)leaks;
     if (config.preempt) install_preemption();
     start_ps(initial_procs());
     sched.procs_fixed.store(procs_wanted != 0 || config.procs_fixed, kSeqCst);
