@@ -55,7 +55,8 @@ void run_call(void* space) {
 ///
 /// May be called from any thread. From a plain thread the first call starts the runtime.
 /// Throws std::system_error when the kernel refuses stack memory or the first thread.
-/// An exception that escapes `f` ends the process with exit code 2, as a panic does.
+/// An exception that escapes `f` ends the process with exit code 2, as a panic does, and is shown
+/// with the stack of its throw (BATON_TRACEBACK).
 template <class F, class... Args>
     requires std::invocable<std::decay_t<F>, std::decay_t<Args>...>
 [[gnu::always_inline]] inline void go(const GoOptions& options, F&& f, Args&&... args) {

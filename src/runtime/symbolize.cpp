@@ -23,7 +23,12 @@ using Scopes = std::unique_ptr<Dwarf_Die, Free>;
 std::string demangled(const char* name) {
     int status = 0;
     const std::unique_ptr<char, Free> text(abi::__cxa_demangle(name, nullptr, nullptr, &status));
-    return text ? text.get() : name;
+    std::string result = text ? text.get() : name;
+    constexpr std::string_view kString =
+        "std::__cxx11::basic_string<char, std::char_traits<char>, std::allocator<char> >";
+    for (std::size_t at = 0; (at = result.find(kString, at)) != result.npos;)
+        result.replace(at, kString.size(), "std::string");
+    return result;
 }
 
 std::string hex(const char* before, std::uint64_t n) {
