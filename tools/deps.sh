@@ -4,8 +4,8 @@
 #   tools/deps.sh --missing PURPOSE             only prints the names, on one line
 set -u
 
-build="make binutils g++ clang llvm bpftool pkg-config libbpf-dev libelf-dev zlib1g-dev liburing-dev
-       libhttp-parser-dev doctest-dev nlohmann-json3-dev"
+build="make binutils g++ clang llvm bpftool pkg-config libbpf-dev libdw-dev libelf-dev zlib1g-dev
+       liburing-dev libhttp-parser-dev doctest-dev nlohmann-json3-dev"
 test="$build spin procps python3 libcap2-bin"
 bench="$build wrk libboost-fiber-dev libboost-context-dev procps python3"
 demo="$build wrk procps python3 libcap2-bin"

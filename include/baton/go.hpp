@@ -55,11 +55,13 @@ void run_call(void* space) {
 ///
 /// May be called from any thread. From a plain thread the first call starts the runtime.
 /// Throws std::system_error when the kernel refuses stack memory or the first thread.
-/// An exception that escapes `f` ends the process with exit code 2, as a panic does.
+/// An exception that escapes `f` ends the process with exit code 2, as a panic does, and is shown
+/// with the stack of its throw (BATON_TRACEBACK).
 template <class F, class... Args>
     requires std::invocable<std::decay_t<F>, std::decay_t<Args>...>
-void go(const GoOptions& options, F&& f, Args&&... args) {
+[[gnu::always_inline]] inline void go(const GoOptions& options, F&& f, Args&&... args) {
     using Call = std::tuple<std::decay_t<F>, std::decay_t<Args>...>;
+    // Inlined, for that call's return address to be in who made the goroutine (`created by`).
     detail::NewG g = detail::newproc_begin(sizeof(Call), alignof(Call), options);
     if constexpr (std::is_nothrow_constructible_v<Call, F, Args...>) {
         ::new (g.space) Call(std::forward<F>(f), std::forward<Args>(args)...);
@@ -76,7 +78,9 @@ void go(const GoOptions& options, F&& f, Args&&... args) {
 
 template <class F, class... Args>
     requires std::invocable<std::decay_t<F>, std::decay_t<Args>...>
-void go(F&& f, Args&&... args) { go(GoOptions{}, std::forward<F>(f), std::forward<Args>(args)...); }
+[[gnu::always_inline]] inline void go(F&& f, Args&&... args) {
+    go(GoOptions{}, std::forward<F>(f), std::forward<Args>(args)...);
+}
 
 /// Lets other goroutines of this processor run; the caller goes to the tail of its run queue.
 /// On a plain thread this is sched_yield. May park.

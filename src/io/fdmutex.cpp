@@ -56,7 +56,11 @@ bool FdMutex::enter(Side side) {
         }
         if ((old & b.mask) == b.mask) rt::fatal("over a million goroutines on one descriptor");
         if (!cas(state_, old, old + b.wait)) continue;
-        rt::semacquire(side == Side::kRead ? &rsema_ : &wsema_, false, rt::WaitReason::kIoWait);
+        if (side == Side::kRead) {
+            rt::semacquire(&rsema_, false, rt::WaitReason::kFdReadLock);
+        } else {
+            rt::semacquire(&wsema_, false, rt::WaitReason::kFdWriteLock);
+        }
         old = look(state_); // whoever woke us took us off the count
     }
 }

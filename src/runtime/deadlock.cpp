@@ -23,9 +23,9 @@
 
 #include <algorithm>
 
+#include "runtime/crash.hpp"
 #include "runtime/netpoll.hpp"
 #include "runtime/sched.hpp"
-#include "runtime/traceback.hpp"
 
 namespace baton::rt {
 
@@ -78,6 +78,7 @@ bool checkdead() {
     std::uint32_t mcount = 0;
     // Looked at again after the threads were counted: who has ended by then had left it behind.
     if (!all_ms_idle(&mcount) || !no_plain_thread_runs(mcount) || !nothing_to_come()) return true;
+    begin_crash();
     fatal_error("all goroutines are asleep - deadlock!");
     print_goroutines();
     die();

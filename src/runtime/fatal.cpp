@@ -1,16 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The last words of a process, and its warnings: one write each, no allocation, from any thread or
-// signal handler. vsnprintf is not on POSIX's list of what a handler may call, but glibc's neither
-// locks nor allocates for the integer and string formats used here.
+// The first words of a process that fails, its end, and its warnings: one write each, no
+// allocation, from any thread or signal handler. vsnprintf is not on POSIX's list of what a handler
+// may call, but glibc's neither locks nor allocates for the integer and string formats used here.
 #include <unistd.h>
 
+#include <csignal>
 #include <cstdarg>
 #include <cstdio>
 #include <cstdlib>
 
 #include "assist/pins.hpp"
 #include "kernel/syscall.hpp"
+#include "runtime/crash.hpp"
 #include "runtime/runtime.hpp"
 
 namespace baton::rt {
@@ -41,6 +43,10 @@ void warn(const char* fmt, ...) {
 
 void die() {
     assist::remove_pins();
+    if (traceback_level() == Traceback::kCrash) {
+        ::signal(SIGABRT, SIG_DFL);
+        std::abort();
+    }
     _exit(kExitCode);
 }
 
@@ -52,19 +58,27 @@ void fatal_error(const char* fmt, ...) {
 }
 
 void fatal(const char* fmt, ...) {
+    begin_crash();
     va_list args;
     va_start(args, fmt);
     say("baton: ", fmt, args);
     va_end(args);
+    print_crash({});
     die();
 }
 
-void panic(const char* fmt, ...) {
+void say_panic(const char* fmt, ...) {
     va_list args;
     va_start(args, fmt);
     say("panic: ", fmt, args);
     va_end(args);
-    die();
+}
+
+void say_nested_in(const char* fmt, ...) {
+    va_list args;
+    va_start(args, fmt);
+    say("\tnested: ", fmt, args);
+    va_end(args);
 }
 
 } // namespace baton::rt

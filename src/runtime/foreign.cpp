@@ -30,6 +30,7 @@
 
 #include <new>
 
+#include "kernel/clock.hpp"
 #include "kernel/futex.hpp"
 #include "kernel/syscall.hpp"
 #include "runtime/lock.hpp"
@@ -110,6 +111,8 @@ void foreign_park(UnlockFn unlockf, void* lock, WaitReason reason) {
     constexpr auto kRelaxed = std::memory_order_relaxed;
     G* gp = foreign_g();
     gp->waitreason = reason;
+    tick_coarse_clock(kernel::nanotime()); // which stands still while no goroutine runs
+    note_wait(gp);
     gp->status.store(GStatus::kWaiting, kRelaxed); // relaxed: see G::status
     gp->wake.store(0, kRelaxed);                   // relaxed: published by what unlockf does
     if (!unlockf || unlockf(gp, lock)) {

@@ -25,6 +25,9 @@
 #include "kernel/futex.hpp"
 #include "kernel/sched_class.hpp"
 #include "kernel/sleeper.hpp"
+#include "runtime/crash.hpp"
+#include "runtime/debugvars.hpp"
+#include "runtime/dump.hpp"
 #include "runtime/netpoll.hpp"
 #include "runtime/preempt.hpp"
 #include "runtime/sched.hpp"
@@ -190,6 +193,7 @@ void start_helper(bool& made, void* (*body)(void*)) {
     if (made) return;
     sigset_t all, old;
     sigfillset(&all);
+    for (const int fault : {SIGSEGV, SIGBUS}) sigdelset(&all, fault); // of walks (unwind.hpp)
     pthread_sigmask(SIG_SETMASK, &all, &old);
     pthread_t thread;
     const int rc = pthread_create(&thread, nullptr, body, nullptr);
@@ -218,9 +222,11 @@ void start_ps(int procs) {
 
 void start() {
     const Config config = read_config();
+    set_traceback(config.traceback);
     std::string why;
     if (const int rc = watch_forks(); rc != 0)
         throw std::system_error(rc, std::generic_category(), "baton: pthread_atfork");
+    tick_coarse_clock(kernel::nanotime());
     if (!sched.idle_ms) {
         pthread_sigmask(SIG_SETMASK, nullptr, &sched.sigmask);
         sched.ncpu = static_cast<std::uint32_t>(kernel::possible_cpus());
@@ -243,6 +249,11 @@ void start() {
     // One M at least. It parks, and is the first handoff's spare.
     if (!newosproc()) no_thread(EAGAIN);
     install_handlers();
+    static const bool at_exit =
+        (std::atexit(wait_for_crash) | std::at_quick_exit(wait_for_crash)) == 0;
+    (void)at_exit; // without it, a process that fails may end with another status
+    static const bool leaks = read_debug().leak && std::atexit(report_leaks) == 0;
+    (void)leaks;
     if (config.preempt) install_preemption();
     start_ps(initial_procs());
     sched.procs_fixed.store(procs_wanted != 0 || config.procs_fixed, kSeqCst);
@@ -258,8 +269,8 @@ Config read_config() {
         const ThreadLimit limit = read_threads();
         bool fixed = false;
         const int procs = read_procs(fixed);
-        return Config{procs,         fixed,       read_stack(),  read_assist(),
-                      limit.threads, limit.crash, read_preempt()};
+        return Config{procs,         fixed,       read_stack(),   read_assist(),
+                      limit.threads, limit.crash, read_preempt(), read_traceback()};
     }();
     return config;
 }

@@ -22,6 +22,7 @@
 //     publish the G                          p->watcher = 0
 //     full barrier                           full barrier
 //     p->watcher == 0?  then wakep           p's queue not empty?  then wakep
+#include "arch/x86_64/walk.hpp"
 #include "baton/run.hpp"
 #include "kernel/clock.hpp"
 #include "runtime/sched.hpp"
@@ -158,9 +159,17 @@ void startlockedm(M* m, G* gp) {
 void stoplockedm(M* m, P* watched) {
     end_credit(m);
     set_state(m, shared::M_LOCKED);
+    arch::Registers here;
+    // relaxed: our own. Preempted it is where the signal came.
+    const bool preempted = m->stopped_at.load(kRelaxed) != nullptr;
+    if (!preempted) {
+        arch::note_registers(&here);
+        m->stopped_at.store(&here, std::memory_order_release); // release: who reads it reads `here`
+    }
     sched.mlockedidle.fetch_add(1, kSeqCst);
     acquirep(m, mpark(m, watched));
     sched.mlockedidle.fetch_sub(1, kSeqCst);
+    if (!preempted) m->stopped_at.store(nullptr, kRelaxed); // relaxed: see snapshot.cpp
     account_handoff(m->p);
     m->lockedg->status.store(GStatus::kRunning, kRelaxed); // relaxed: see G::status
 }

@@ -5,13 +5,9 @@
 // A G's callable lies on its own stack, just below the G: no allocation. Dead Gs are kept with
 // their stacks, on their P up to 64 and then, half of them, on the global list. What lay there for
 // a whole second without being needed goes back to the system (gfscavenge), but for a few.
-#include <cxxabi.h>
-
 #include <algorithm>
 #include <cerrno>
-#include <exception>
 #include <system_error>
-#include <typeinfo>
 
 #include "baton/run.hpp"
 #include "kernel/stackmem.hpp"
@@ -89,23 +85,6 @@ std::uint64_t next_goid(P* p) {
     return p->goidcache++;
 }
 
-// An exception left the goroutine's function: the process ends as by a panic.
-[[noreturn]] void die_of_exception(const G* gp) {
-    const auto goid = static_cast<unsigned long long>(gp->goid);
-    const std::type_info* type = abi::__cxa_current_exception_type();
-    int status = 0;
-    const char* name =
-        type ? abi::__cxa_demangle(type->name(), nullptr, nullptr, &status) : nullptr;
-    if (!name) name = type ? type->name() : "unknown type";
-    try {
-        throw;
-    } catch (const std::exception& e) {
-        panic("%s: %s\n\ngoroutine %llu [running]", name, e.what(), goid);
-    } catch (...) {
-        panic("%s\n\ngoroutine %llu [running]", name, goid);
-    }
-}
-
 // One more, or one less.
 void count_goroutine(P* p, std::int64_t n) {
     constexpr auto kRelaxed = std::memory_order_relaxed; // relaxed: see P::ngo
@@ -131,11 +110,7 @@ void gstart() {
     after_switch();
     G* gp = getg();
     leave_runtime(getm());
-    try {
-        gp->entry(gp->closure);
-    } catch (...) {
-        die_of_exception(gp);
-    }
+    gp->entry(gp->closure); // what it throws ends in exception.cpp
     enter_runtime(getm());
     M* m = getm();
     goexit1(m, m->curg);
@@ -233,6 +208,10 @@ NewG newproc_begin(std::size_t bytes, std::size_t align, const GoOptions& option
                                 "baton::go: no memory for a goroutine's stack; see ulimit -v, "
                                 "vm.max_map_count and the cgroup's memory.max");
     sanitizer_fresh_stack(gp);
+    // Here, as this is never the caller's last call.
+    gp->gopc = reinterpret_cast<std::uintptr_t>(__builtin_return_address(0));
+    const M* m = getm_or_null();
+    gp->parent = m && m->curg ? m->curg->goid : 0;
     const auto top = reinterpret_cast<std::uintptr_t>(stack_top(gp)) - bytes;
     gp->closure = reinterpret_cast<void*>(top & ~(std::uintptr_t{align} - 1));
     return {gp, gp->closure};

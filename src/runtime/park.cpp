@@ -92,6 +92,7 @@ void gopark(UnlockFn unlockf, void* lock, WaitReason reason) {
         return foreign_park(unlockf, lock, reason);
     G* gp = m->curg;
     gp->waitreason = reason;
+    note_wait(gp);
     gp->status.store(GStatus::kWaiting, kRelaxed); // relaxed: see G::status
     if (gp->lockedm) [[unlikely]]
         return park_locked(m, gp, unlockf, lock);
@@ -188,6 +189,12 @@ const char* to_string(WaitReason reason) noexcept {
         return "sync.WaitGroup.Wait";
     case WaitReason::kIoWait:
         return "IO wait";
+    case WaitReason::kFdReadLock:
+        return "IO read lock";
+    case WaitReason::kFdWriteLock:
+        return "IO write lock";
+    case WaitReason::kStackDump:
+        return "stack dump";
     case WaitReason::kStoppingTheWorld:
         return "stopping the world";
     }

@@ -38,9 +38,12 @@
 
 #include <cerrno>
 
+#include "arch/x86_64/walk.hpp"
 #include "assist/asleep.hpp"
+#include "kernel/features.hpp"
 #include "kernel/sleeper.hpp"
 #include "kernel/syscall.hpp"
+#include "runtime/ask.hpp"
 #include "runtime/sched.hpp"
 
 namespace baton::rt {
@@ -88,12 +91,14 @@ void begin_call_anew(const M* m, void* context) {
 }
 
 // In the handler, on an M in G code.
-void preempt_here(M* m) {
+void preempt_here(M* m, const void* context) {
     G* gp = m->curg;
     G* const lockedg = m->lockedg; // it may be so anyway, or be about to
     M* const lockedm = gp->lockedm;
     m->lockedg = gp;
     gp->lockedm = m;
+    // release: who reads it reads the context.
+    m->stopped_at.store(arch::registers_of(context), std::memory_order_release);
     enter_runtime(m);
     // As a hog in any case: those are who gets a P when there is no M for one (start_preempted).
     if (!m->p) { // on credit
@@ -101,6 +106,7 @@ void preempt_here(M* m) {
     } else if ((m->p->attention.load(kRelaxed) & kAttnSchedule) != 0) { // relaxed: set before
         gosched(true);
     }
+    m->stopped_at.store(nullptr, kRelaxed); // relaxed: see snapshot.cpp
     m->lockedg = lockedg;
     gp->lockedm = lockedm;
     set_state(m, shared::M_RUNNING);
@@ -116,13 +122,15 @@ void chain(int sig, siginfo_t* info, void* context) {
 
 void on_urg(int sig, siginfo_t* info, void* context) {
     M* m = getm_or_null();
-    if (!m || info->si_code != SI_TKILL || !m->signalled.exchange(false, kSeqCst)) {
+    const int saved = errno;
+    const bool asked = m && info->si_code == SI_TKILL && answer_stack(m, context);
+    const bool signalled = m && info->si_code == SI_TKILL && m->signalled.exchange(false, kSeqCst);
+    if (!asked && !signalled) {
         chain(sig, info, context);
         return;
     }
-    const int saved = errno;
     begin_call_anew(m, context); // first: other handlers may run while this one waits
-    if (in_gcode(m)) preempt_here(m);
+    if (signalled && in_gcode(m)) preempt_here(m, context);
     errno = saved;
 }
 
@@ -131,6 +139,14 @@ bool ours() {
     struct sigaction now;
     return sigaction(SIGURG, nullptr, &now) == 0 && (now.sa_flags & SA_SIGINFO) != 0 &&
            now.sa_sigaction == on_urg;
+}
+
+bool install() {
+    struct sigaction sa = {};
+    sa.sa_sigaction = on_urg;
+    sa.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESTART;
+    sigemptyset(&sa.sa_mask);
+    return sigaction(SIGURG, &sa, &old_urg) == 0;
 }
 
 bool restarted_never(long nr) {
@@ -235,12 +251,17 @@ void end_long_credit(std::int64_t now) {
 
 bool preemption() noexcept { return enabled; }
 
-void install_preemption() {
-    struct sigaction sa = {};
-    sa.sa_sigaction = on_urg;
-    sa.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESTART;
-    sigemptyset(&sa.sa_mask);
-    enabled = sigaction(SIGURG, &sa, &old_urg) == 0;
+bool may_interrupt(const M* m) {
+    // relaxed: see signal_m.
+    const std::uint32_t tid = std::atomic_ref(m->rec->tid).load(kRelaxed);
+    return enabled && ours() && tid != 0 && kernel::features().sleepers &&
+           !kernel::why_no_sleepers() && !must_not_wake(tid);
 }
+
+void take_sigurg() {
+    if (!ours()) (void)install();
+}
+
+void install_preemption() { enabled = install(); }
 
 } // namespace baton::rt

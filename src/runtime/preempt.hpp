@@ -19,6 +19,10 @@ bool preemption() noexcept;
 bool preemptone(P* p);
 /// The same for all Ps asked to stop, but one.
 void preemptall(const P* but);
+/// May m be sent SIGURG for another reason: is it taken, and no call of the program's to end early?
+bool may_interrupt(const M* m);
+/// Takes SIGURG, whoever may have it by now, in a process that ends.
+void take_sigurg();
 /// Has Ms that have run long without their P wait for one.
 void end_long_credit(std::int64_t now);
 

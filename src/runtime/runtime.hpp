@@ -29,6 +29,10 @@ extern "C" {
   gnu::visibility("hidden")]] extern constinit thread_local void* baton_tls_m;
 }
 
+namespace baton::arch {
+struct Registers;
+} // namespace baton::arch
+
 namespace baton::rt {
 
 struct M;
@@ -59,6 +63,9 @@ enum class WaitReason : std::uint8_t {
     kMutexLock,
     kWaitGroupWait,
     kIoWait,
+    kFdReadLock,
+    kFdWriteLock,
+    kStackDump,
     kStoppingTheWorld,
 };
 const char* to_string(WaitReason reason) noexcept;
@@ -79,8 +86,9 @@ struct G {
     // over orders it; other readers (dumps) want no more than a recent value.
     std::atomic<GStatus> status{GStatus::kIdle};
     WaitReason waitreason = WaitReason::kNone;
-    bool foreign = false;               // stands for a plain thread (foreign.cpp)
-    std::atomic<std::uint32_t> wake{0}; // such a thread sleeps on it
+    bool foreign = false; // stands for a plain thread (foreign.cpp)
+    // When it began to wait, by the coarse clock. relaxed everywhere: as status.
+    std::atomic<std::uint32_t> waitsince{0};
     EhGlobals eh;
     void* param = nullptr;              // what the waker wants the woken to know
     std::atomic<std::uint64_t> wait{0}; // which of its waits, and how far (limit.hpp)
@@ -88,9 +96,12 @@ struct G {
     void* closure = nullptr;
     std::byte* stack_lo = nullptr; // lowest usable byte
     std::uint32_t stack_class = 0;
-    std::uint32_t forks = 0; // as rt::forks was at its birth: with another it stayed behind
-    std::int64_t hog_ns = 0; // since when it is on hogq
+    std::uint32_t forks = 0;  // as rt::forks was at its birth: with another it stayed behind
+    std::int64_t hog_ns = 0;  // since when it is on hogq
+    std::uintptr_t gopc = 0;  // of the call that made it
+    std::uint64_t parent = 0; // the goroutine that made it; 0: a plain thread
     Timer sleep_timer;
+    std::atomic<std::uint32_t> wake{0}; // the thread that a foreign one stands for sleeps on it
 #if defined(BATON_TSAN) || defined(BATON_ASAN)
     void* fiber = nullptr; // TSan's fiber, or ASan's fake stack while switched out
 #endif
@@ -205,6 +216,8 @@ struct M {
     kernel::RseqArea* own_rseq = nullptr;
     void* sigstack = nullptr;
     std::atomic<bool> signalled{false}; // a SIGURG that preempt.cpp sent is under way
+    // Of its goroutine, while that waits here for a P: locked to this thread, or preempted.
+    std::atomic<const arch::Registers*> stopped_at{nullptr};
 #if defined(BATON_TSAN) || defined(BATON_ASAN)
     void* fiber = nullptr;
     const void* stack_bottom = nullptr;
@@ -301,13 +314,16 @@ extern constinit std::uint32_t forks;
 void goexit0(G* gp, M* m);
 
 // ---- fatal.cpp ----
-/// Prints "baton: " and the text, and ends the process with exit code 2. Allocates nothing.
+/// Prints "baton: " and the text, then what BATON_TRACEBACK asks for (crash.hpp), and ends the
+/// process with exit code 2. Allocates nothing. Any thread.
 [[noreturn]] void fatal(const char* fmt, ...) __attribute__((format(printf, 1, 2)));
-/// The same with "panic: " in front: a goroutine did what ends the process.
-[[noreturn]] void panic(const char* fmt, ...) __attribute__((format(printf, 1, 2)));
-/// One line on stderr: "fatal error: " and the text, as the reference has it; die() is to follow.
+/// One line on stderr: "panic: " and the text: a goroutine did what ends the process.
+void say_panic(const char* fmt, ...) __attribute__((format(printf, 1, 2)));
+/// What was nested in that.
+void say_nested_in(const char* fmt, ...) __attribute__((format(printf, 1, 2)));
+/// The same with "fatal error: " in front, as the reference has it.
 void fatal_error(const char* fmt, ...) __attribute__((format(printf, 1, 2)));
-/// Ends the process with exit code 2.
+/// Ends the process with exit code 2, or as BATON_TRACEBACK=crash has it.
 [[noreturn]] void die();
 /// One line on stderr: "baton: ...". Allocates nothing.
 void warn(const char* fmt, ...) __attribute__((format(printf, 1, 2)));

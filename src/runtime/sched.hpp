@@ -128,6 +128,8 @@ struct Sched {
     assist::Records records{};
     assist::Probe* probe = nullptr; // with the probe tier only
     Assist tier = Assist::kSysmon;
+    // Seconds of the monotonic clock, by sysmon; for G::waitsince, where the clock is too dear.
+    std::atomic<std::uint32_t> coarse_s{0};
     std::atomic<bool> has_standby{false};
 
     std::atomic<std::uint64_t> handoffs[static_cast<int>(By::kCount)] = {};
@@ -173,6 +175,11 @@ inline std::uint32_t procs() {
 inline bool only_p() {
     // relaxed: changes only while the world is stopped.
     return sched.gomaxprocs.load(std::memory_order_relaxed) == 1;
+}
+/// gp begins to wait.
+inline void note_wait(G* gp) {
+    // relaxed, both: minutes, for people.
+    gp->waitsince.store(sched.coarse_s.load(std::memory_order_relaxed), std::memory_order_relaxed);
 }
 inline assist::Actor actor(M* m) { return {static_cast<std::uint16_t>(m->slot), m->rseq}; }
 std::uint32_t current_cpu_slow() noexcept;
@@ -312,6 +319,8 @@ void want_m();
 // ---- sysmon.cpp ----
 void sysmon(M* m);
 void wake_sysmon();
+/// Sets the coarse clock. Who ends sysmon's sleep does it too.
+void tick_coarse_clock(std::int64_t now);
 
 // ---- stw.cpp ----
 void stop_the_world();
@@ -355,6 +364,7 @@ std::uint32_t max_threads();
 bool checkdead();
 
 // ---- init.cpp ----
+enum class Traceback : std::uint8_t; // traceback.hpp
 struct Config {
     int procs;              // BATON_MAXPROCS, or what the machine offers
     bool procs_fixed;       // the former
@@ -362,7 +372,8 @@ struct Config {
     int assist;             // BATON_ASSIST as int(Assist), -1 when unset
     std::uint32_t threads;  // BATON_MAXTHREADS
     bool crash_at_limit;
-    bool preempt; // BATON_PREEMPT
+    bool preempt;        // BATON_PREEMPT
+    Traceback traceback; // BATON_TRACEBACK
 };
 Config read_config();
 void set_default_stack(std::size_t bytes);

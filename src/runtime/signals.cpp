@@ -1,20 +1,45 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/signals.hpp"
 
-#include <csignal>
 #include <sys/auxv.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
+#include <ucontext.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <csignal>
 
+#include "assist/pins.hpp"
+#include "kernel/syscall.hpp"
+#include "runtime/crash.hpp"
+#include "runtime/sched.hpp"
 #include "runtime/stack.hpp"
 
 namespace baton::rt {
 
 namespace {
 
-struct sigaction old_segv;
+using Handler = void (*)(int sig, siginfo_t* info, void* context);
+
+/// The signals of a fault, in the reference's words.
+struct Fault {
+    int sig;
+    const char* name;
+    const char* text;
+    struct sigaction old = {};
+};
+Fault faults[] = {
+    {SIGSEGV, "SIGSEGV", "segmentation violation"},
+    {SIGBUS, "SIGBUS", "bus error"},
+    {SIGFPE, "SIGFPE", "floating-point exception"},
+    {SIGILL, "SIGILL", "illegal instruction"},
+};
+
+Fault& fault_of(int sig) {
+    return *std::find_if(std::begin(faults), std::end(faults),
+                         [sig](const Fault& f) { return f.sig == sig; });
+}
 
 std::size_t signal_stack_bytes() {
     // AT_MINSIGSTKSZ grows with the vector registers of the machine.
@@ -23,33 +48,81 @@ std::size_t signal_stack_bytes() {
     return (least + 65536 + 4095) / 4096 * 4096;
 }
 
-void on_segv(int sig, siginfo_t* info, void* context) {
-    if (const G* gp = guard_owner(info->si_addr)) {
-        const std::size_t kib = stack_class_bytes(gp->stack_class) >> 10;
-        panic("goroutine %llu overflowed its stack of %zu KiB: give it more with "
+std::uintptr_t pc_of(const void* context) {
+    return static_cast<std::uintptr_t>(arch::registers_of(context)->at[BATON_REG_RIP]);
+}
+
+[[noreturn]] void overflowed(const G* gp, const void* context) {
+    begin_crash();
+    const std::size_t kib = stack_class_bytes(gp->stack_class) >> 10;
+    say_panic("goroutine %llu overflowed its stack of %zu KiB: give it more with "
               "baton::go({.stack_bytes = ...}, f), or all of them with BATON_STACK=%zuk",
               static_cast<unsigned long long>(gp->goid), kib, kib * 4);
-    }
-    if (old_segv.sa_flags & SA_SIGINFO) {
-        old_segv.sa_sigaction(sig, info, context);
+    print_crash({.at = arch::registers_of(context)});
+    die();
+}
+
+void tell(const Fault& fault, const siginfo_t* info, const void* context) {
+    begin_crash();
+    fatal_error("unexpected signal\n[signal %s: %s code=%#x addr=%#llx pc=%#llx]", fault.name,
+                fault.text, static_cast<unsigned>(info->si_code),
+                static_cast<unsigned long long>(reinterpret_cast<std::uintptr_t>(info->si_addr)),
+                static_cast<unsigned long long>(pc_of(context)));
+    print_crash({.at = arch::registers_of(context)});
+    assist::remove_pins();
+}
+
+void on_fault(int sig, siginfo_t* info, void* context) {
+    survive_fault();
+    Fault& fault = fault_of(sig);
+    const G* gp = sig == SIGSEGV && info->si_code > 0 ? guard_owner(info->si_addr) : nullptr;
+    if (gp) overflowed(gp, context);
+    if (fault.old.sa_flags & SA_SIGINFO) {
+        fault.old.sa_sigaction(sig, info, context);
         return;
     }
-    if (old_segv.sa_handler != SIG_DFL && old_segv.sa_handler != SIG_IGN) {
-        old_segv.sa_handler(sig);
+    if (fault.old.sa_handler != SIG_DFL && fault.old.sa_handler != SIG_IGN) {
+        fault.old.sa_handler(sig);
         return;
     }
-    // As if we had never been there: the fault repeats under the default action.
-    signal(sig, SIG_DFL);
+    if (getm_or_null()) tell(fault, info, context);
+    // As if we had never been there: the fault repeats under the default action. One that was sent
+    // is sent again.
+    ::signal(sig, SIG_DFL);
+    if (info->si_code <= 0)
+        kernel::raw_syscall(SYS_tgkill, ::getpid(), kernel::raw_syscall(SYS_gettid), sig);
+}
+
+void on_quit(int sig, siginfo_t* info, void* context) {
+    if (!started()) { // a forked child
+        ::signal(sig, SIG_DFL);
+        (void)::raise(sig);
+        return;
+    }
+    const M* m = getm_or_null();
+    request_quit(pc_of(context), m ? m->slot : 0, info->si_code);
+}
+
+/// Takes a signal, if nobody has it or `always`. What a runtime before a fork took is ours.
+void take(int sig, Handler handler, int flags, bool always, struct sigaction* old) {
+    struct sigaction now = {};
+    if (::sigaction(sig, nullptr, &now) != 0) return;
+    if ((now.sa_flags & SA_SIGINFO) != 0 && now.sa_sigaction == handler) return;
+    const bool nobodys = (now.sa_flags & SA_SIGINFO) == 0 && now.sa_handler == SIG_DFL;
+    if (!nobodys && !always) return;
+    struct sigaction sa = {};
+    sa.sa_sigaction = handler;
+    sa.sa_flags = SA_SIGINFO | SA_ONSTACK | flags;
+    sigemptyset(&sa.sa_mask);
+    ::sigaction(sig, &sa, old);
 }
 
 } // namespace
 
 void install_handlers() {
-    struct sigaction sa = {};
-    sa.sa_sigaction = on_segv;
-    sa.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
-    sigemptyset(&sa.sa_mask);
-    sigaction(SIGSEGV, &sa, &old_segv);
+    for (Fault& f : faults) take(f.sig, on_fault, SA_NODEFER, f.sig == SIGSEGV, &f.old);
+    // Once: the second SIGQUIT ends a process that has not managed to tell what it does.
+    take(SIGQUIT, on_quit, SA_RESTART | static_cast<int>(SA_RESETHAND), false, nullptr);
 }
 
 void install_signal_stack(M* m) {

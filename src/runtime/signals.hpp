@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// SIGSEGV on a goroutine's guard page: the overflow is reported by the goroutine's number. Any
-// other fault goes to the handler that was there before.
+// Signals that end the process. SIGSEGV on a goroutine's guard page is reported as an overflow.
+// Other faults of goroutines and of the runtime's threads are told of with their stacks, then the
+// default action follows, with its core and status: unless the program has a handler, which gets
+// them. SIGQUIT has sysmon tell what every goroutine does, unless the program handles or ignores
+// it.
 //
 // Threads: install_handlers once at start; the stack functions by each M for itself.
 #pragma once

@@ -8,6 +8,7 @@
 //   netpoll    when no M has polled for 10 ms
 //   trim       idle Ms that were not needed for a while leave
 //   deadlock   when nothing will ever run again the process ends and says why
+//   crash      what a process that fails has to tell is printed from here
 //   scavenge   so do dead Gs with their stacks: 1 % of a CPU at most, 10 % when all Ps are idle
 //
 // What it waits for would keep Ps from everybody: so nothing here calls malloc
@@ -20,6 +21,7 @@
 #include "assist/asleep.hpp"
 #include "kernel/clock.hpp"
 #include "kernel/futex.hpp"
+#include "runtime/crash.hpp"
 #include "runtime/netpoll.hpp"
 #include "runtime/persistentalloc.hpp"
 #include "runtime/preempt.hpp"
@@ -99,7 +101,9 @@ void Sysmon::run() {
     std::fill(std::begin(trim_low_), std::end(trim_low_), 0u);
     for (;;) {
         wait();
+        if (crash_requested()) serve_crash();
         const std::int64_t now = kernel::nanotime();
+        tick_coarse_clock(now);
         const bool asked = sched.retake_now.exchange(false, kSeqCst);
         poll(now);
         next_look_ = kernel::kForever;
@@ -134,7 +138,7 @@ void Sysmon::wait() {
     std::int64_t until = now + (again ? least_delay() : delay_);
     const std::uint32_t seq = sched.sysmonnote.load(kSeqCst);
     // relaxed: wake_sysmon raises the note after it, as with the others
-    if (sched.retake_now.load(kRelaxed)) return;
+    if (sched.retake_now.load(kRelaxed) || crash_requested()) return;
     std::int64_t most = idle_since_ == 0 ? kBusyDelayNs : kMaxDelayNs;
     if (now < hogs_until_) most = kHogDelayNs;
     until = std::min(until, now + most);
@@ -162,7 +166,7 @@ bool Sysmon::deep_sleep() {
     const std::uint32_t seq = sched.sysmonnote.load(kSeqCst);
     sched.sysmonwait.store(true, kSeqCst);
     // seq_cst: pidleget lowers npidle and then looks at sysmonwait; we look the other way round.
-    const bool idle = npidle().load(kSeqCst) == procs && !m_wanted();
+    const bool idle = npidle().load(kSeqCst) == procs && !m_wanted() && !crash_requested();
     // Idle Ms and Gs are trimmed even so: a look a second as long as there are too many.
     const Idle gs = gfidle();
     const bool many = sched.midle.load(kRelaxed) > 2 * procs + 2 || // relaxed: a hint
@@ -333,7 +337,14 @@ void sysmon(M* m) {
     s->run();
 }
 
+void tick_coarse_clock(std::int64_t now) {
+    const auto seconds = static_cast<std::uint32_t>(now / 1'000'000'000);
+    // relaxed, both: see note_wait. Written but once a second, as every park reads it.
+    if (sched.coarse_s.load(kRelaxed) != seconds) sched.coarse_s.store(seconds, kRelaxed);
+}
+
 void wake_sysmon() {
+    tick_coarse_clock(kernel::nanotime());
     sched.sysmonnote.fetch_add(1, kSeqCst);
     kernel::futex_wake(&sched.sysmonnote, 1);
 }

@@ -33,6 +33,7 @@ struct Child {
     std::string output;
 
     bool exited(int code) const { return WIFEXITED(status) && WEXITSTATUS(status) == code; }
+    bool killed_by(int sig) const { return WIFSIGNALED(status) && WTERMSIG(status) == sig; }
     bool has(const std::string& text) const { return output.find(text) != std::string::npos; }
     /// What baton said, a line each; that a tier below the best is in force is said always.
     Strings said() const {
@@ -59,7 +60,8 @@ inline std::vector<char*> environment(Strings& variables) {
 }
 
 inline Child run_child(const std::string& title, Strings variables = {},
-                       std::chrono::milliseconds limit = 15s) {
+                       std::chrono::milliseconds limit = 15s,
+                       const char* program = "/proc/self/exe") {
     const std::string filter = "--test-case=child: " + title;
     const char* argv[] = {"child", filter.c_str(), "--no-skip", nullptr};
     std::vector<char*> env = environment(variables);
@@ -69,9 +71,17 @@ inline Child run_child(const std::string& title, Strings variables = {},
     posix_spawn_file_actions_init(&actions);
     posix_spawn_file_actions_adddup2(&actions, ends[1], 1);
     posix_spawn_file_actions_adddup2(&actions, ends[1], 2);
+    posix_spawnattr_t attributes;
+    posix_spawnattr_init(&attributes);
+    sigset_t quit; // a shell has its background jobs ignore it
+    sigemptyset(&quit);
+    sigaddset(&quit, SIGQUIT);
+    posix_spawnattr_setsigdefault(&attributes, &quit);
+    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGDEF);
     pid_t pid = 0;
-    const int error = posix_spawn(&pid, "/proc/self/exe", &actions, nullptr,
-                                  const_cast<char**>(argv), env.data());
+    const int error =
+        posix_spawn(&pid, program, &actions, &attributes, const_cast<char**>(argv), env.data());
+    posix_spawnattr_destroy(&attributes);
     posix_spawn_file_actions_destroy(&actions);
     close(ends[1]);
     REQUIRE(error == 0);

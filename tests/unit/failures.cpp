@@ -212,7 +212,7 @@ TEST_CASE("failures: an exception that escapes a goroutine ends the process") {
     REQUIRE(at != std::string::npos);
     const std::string number = std::to_string(std::stoull(child.output.substr(at + 7)));
     INFO(child.output);
-    CHECK(child.has("\n\ngoroutine " + number + " [running]\n"));
+    CHECK(child.has("\n\ngoroutine " + number + " [running]:\n"));
 }
 
 namespace {

@@ -60,13 +60,15 @@ baton_switch:
     .size baton_switch, .-baton_switch
 
 // The first frame of a goroutine: make_context put the function to call in r12. Unwinders stop
-// here, as the return address is marked undefined.
+// here, as the return address is marked undefined. When they look for somebody to catch an
+// exception they come here last, with the stack as it was at the throw, and call the personality.
     .globl baton_context_start
     .hidden baton_context_start
     .type baton_context_start, @function
     .balign 16
 baton_context_start:
     .cfi_startproc
+    .cfi_personality 0x1b, baton_uncaught // DW_EH_PE_pcrel | DW_EH_PE_sdata4
     .cfi_undefined %rip
     callq *%r12
     ud2

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Where a G's registers are: in its context if it parked; where stopped_at points if it waits for a
+// P with its thread, which stays in that very call until it is handed one. Else it runs, and its
+// thread is asked (ask.hpp).
+#include "runtime/snapshot.hpp"
+
+#include <algorithm>
+
+#include "kernel/clock.hpp"
+#include "runtime/sched.hpp"
+#include "runtime/stack.hpp"
+
+namespace baton::rt {
+
+namespace {
+
+using State = GoroutineSnap::State;
+constexpr std::int64_t kAskForNs = 1'000'000'000; // all of them together
+
+State state_of_g(const G* gp) {
+    switch (gp->status.load(std::memory_order_relaxed)) { // relaxed: see G::status
+    case GStatus::kWaiting:
+        return State::kWaiting;
+    case GStatus::kRunnable:
+        return State::kRunnable;
+    default:
+        return gp->m && in_bracket(gp->m) ? State::kSyscall : State::kRunning;
+    }
+}
+
+bool runs(State s) { return s == State::kRunning || s == State::kSyscall; }
+
+// Of a G that does not run. False: they are not to be had.
+bool walk_stopped(G* gp, Stack* stack) {
+    if (const M* m = gp->lockedm) {
+        // acquire: pairs with the release of who waits there; relaxed when it goes on, as nobody
+        // hands it a P while the world is stopped. In a process that ends it may.
+        const arch::Registers* at = m->stopped_at.load(std::memory_order_acquire);
+        if (at) walk(*at, stack);
+        return at != nullptr;
+    }
+    const auto* sp = static_cast<const std::byte*>(gp->sched.sp);
+    if (sp < gp->stack_lo || sp >= stack_top(gp)) return false;
+    walk(arch::registers_of(gp->sched), stack);
+    return true;
+}
+
+} // namespace
+
+GoroutineSnap snap(const G* gp) {
+    GoroutineSnap s;
+    s.goid = gp->goid;
+    s.gp = gp;
+    s.state = state_of_g(gp);
+    s.m = runs(s.state) && gp->m ? gp->m->slot : 0;
+    s.locked = gp->lockedm && gp->lockedm->lockedext != 0; // not if it was preempted there
+    if (s.state == State::kWaiting) {
+        s.reason = gp->waitreason;
+        const auto now = static_cast<std::uint32_t>(kernel::nanotime() / 1'000'000'000);
+        // relaxed: see note_wait.
+        const std::uint32_t since = gp->waitsince.load(std::memory_order_relaxed);
+        s.minutes = now > since ? (now - since) / 60 : 0;
+    }
+    s.gopc = gp->gopc;
+    s.parent = gp->parent;
+    return s;
+}
+
+void Snapshot::add(G* gp, Ask how) {
+    Entry e{.goroutine = snap(gp), .first = pcs_.size()};
+    Stack stack;
+    bool had = false;
+    if (!runs(e.goroutine.state)) {
+        had = walk_stopped(gp, &stack);
+    } else if (gp->m && kernel::nanotime() < asked_until_) {
+        had = ask_stack(gp->m, gp, how, &stack);
+    }
+    if (had) {
+        e.n = stack.kept();
+        e.elided = stack.elided();
+        e.torn = stack.torn;
+        for (std::uint32_t i = 0; i < e.n; i++) pcs_.push_back(stack[i]);
+    }
+    all_.push_back(e);
+}
+
+void Snapshot::take(Ask how, Wanted wanted, const void* arg) {
+    struct Found {
+        Wanted wanted;
+        const void* arg;
+        Pages<G*> gs;
+    } found{wanted, arg, {}};
+    each_g(
+        [](G* gp, void* to) {
+            auto& f = *static_cast<Found*>(to);
+            // relaxed: see G::status
+            const GStatus status = gp->status.load(std::memory_order_relaxed);
+            if (status == GStatus::kIdle || status == GStatus::kDead || gp->forks != forks) return;
+            if (f.wanted(gp, f.arg)) f.gs.push_back(gp);
+        },
+        &found);
+    std::sort(found.gs.begin(), found.gs.end(), [](G* a, G* b) { return a->goid < b->goid; });
+    if (found.gs.size() > kMost) {
+        left_out_ = found.gs.size() - kMost;
+        found.gs.resize(kMost);
+    }
+    asked_until_ = kernel::nanotime() + kAskForNs;
+    for (G* gp : found.gs) add(gp, how);
+}
+
+StackSnap Snapshot::stack(std::size_t i) const {
+    const Entry& e = all_[i];
+    return {pcs_.data() + e.first, e.n, e.elided, e.torn};
+}
+
+} // namespace baton::rt
