@@ -5,6 +5,7 @@
 // is fought over by hogs that do nothing else.
 #include <doctest/doctest.h>
 
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <cstddef>
@@ -12,8 +13,11 @@
 #include <cstdlib>
 #include <mutex>
 #include <span>
+#include <stop_token>
 #include <string>
+#include <system_error>
 #include <thread>
+#include <utility>
 
 #include <execinfo.h>
 #include <malloc.h>
@@ -39,8 +43,12 @@ std::atomic<int> by_runtime{0};
 void* first_stack[kDepth];
 int first_depth = 0;
 
+std::atomic<bool> counting{false};
+std::atomic<int> counted{0};
+
 // Called in malloc and free.
 void look() {
+    if (counting.load(std::memory_order_relaxed)) counted++; // relaxed: a switch
     if (!watching) return;
     const baton::rt::M* m = baton::rt::getm_or_null();
     if (!m || baton::rt::in_gcode(m) || baton::rt::in_bracket(m)) return;
@@ -95,6 +103,11 @@ void talk_over_tcp() {
     wg.wait();
 }
 
+template <std::size_t... I>
+std::size_t select_over(const std::array<baton::Chan<int>, 16>& c, std::index_sequence<I...>) {
+    return baton::select(baton::on_recv(c[I])...);
+}
+
 void everything() {
     WaitGroup wg;
     baton::Chan<int> values(4);
@@ -136,6 +149,35 @@ void everything() {
 }
 
 } // namespace
+
+TEST_CASE("nothing is allocated by channels and selects over 16 of them") {
+    baton::run([] {
+        std::array<baton::Chan<int>, 16> c;
+        const baton::Chan<std::size_t> chosen;
+        const baton::Chan<int> full(1);
+        full.send(0);
+        constexpr int kRounds = 200;
+        baton::go([&] {
+            for (int i = 0; i < kRounds; i++)
+                chosen.send(select_over(c, std::make_index_sequence<16>()));
+        });
+        baton::sleep_for(1ms);
+        std::stop_source source;
+        std::error_code ec;
+        counting.store(true);
+        for (std::size_t i = 0; i < kRounds; i++) {
+            c[i % 16].send(1);
+            if (*chosen.recv() != i % 16) counted += 1'000'000;
+            int value = 1;
+            (void)full.try_send(value, ec);
+            (void)full.send(value, 10us, ec);
+            (void)c[0].recv({10us, source.get_token()}, ec);
+            baton::select(baton::on_recv(c[1]), baton::on_until(10us));
+        }
+        counting.store(false);
+        CHECK(counted.load() == 0);
+    });
+}
 
 TEST_CASE("child: nothing in the runtime" * doctest::skip()) {
     void* warm[1];
