@@ -85,7 +85,7 @@ void Lock::check_rank() const noexcept {
     const M* m = getm_or_null();
     if (m && m->curg && in_gcode(m))
         fatal("rank %d wanted outside the runtime: an Entry is missing", static_cast<int>(rank_));
-    Held& h = held();
+    Held& h = rt::held();
     if (h.n == 0) return;
     const auto last = h.rank[h.n - 1];
     const auto mine = static_cast<std::uint8_t>(rank_);
@@ -95,13 +95,13 @@ void Lock::check_rank() const noexcept {
 }
 
 void Lock::note_held() const noexcept {
-    Held& h = held();
+    Held& h = rt::held();
     if (h.n == kDepthMax) fatal("lock order: more than %d locks held", kDepthMax);
     h.rank[h.n++] = static_cast<std::uint8_t>(rank_);
 }
 
 void Lock::note_released() const noexcept {
-    Held& h = held();
+    Held& h = rt::held();
     for (int i = h.n - 1; i >= 0; i--) {
         if (h.rank[i] != static_cast<std::uint8_t>(rank_)) continue;
         for (; i < h.n - 1; i++) h.rank[i] = h.rank[i + 1];
