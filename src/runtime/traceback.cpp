@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdio>
 
+#include "runtime/entry.hpp"
 #include "runtime/foreign.hpp"
 
 namespace baton::rt {
@@ -114,17 +115,22 @@ void write_goroutines(const Snapshot& goroutines, Show show, Symbolizer& symbols
 }
 
 void write_threads(void (*write)(const std::string& text, void* arg), void* arg) {
-    struct To {
-        void (*write)(const std::string& text, void* arg);
-        void* arg;
-    } to{write, arg};
-    each_foreign(
-        [](int tid, WaitReason reason, void* to_arg) {
-            if (reason == WaitReason::kStackDump) return; // for this
-            const auto* t = static_cast<const To*>(to_arg);
-            t->write("\nthread " + std::to_string(tid) + " [" + to_string(reason) + "]\n", t->arg);
-        },
-        &to);
+    struct Thread {
+        int tid;
+        WaitReason reason;
+    };
+    std::vector<Thread, PageAllocator<Thread>> waiting; // as a lock is held while they are found
+    {
+        Entry entry;
+        each_foreign(
+            [](int tid, WaitReason reason, void* to) {
+                if (reason == WaitReason::kStackDump) return; // for this
+                static_cast<decltype(waiting)*>(to)->push_back({tid, reason});
+            },
+            &waiting);
+    }
+    for (const Thread& t : waiting)
+        write("\nthread " + std::to_string(t.tid) + " [" + to_string(t.reason) + "]\n", arg);
 }
 
 } // namespace baton::rt

@@ -117,6 +117,33 @@ inline void check_works(const Child& child) {
     CHECK(child.has(kReached));
 }
 
+inline const Strings kTiers = {"BATON_ASSIST=probe", "BATON_ASSIST=understudy",
+                               "BATON_ASSIST=sysmon"};
+
+inline std::size_t count(const std::string& text, const std::string& what) {
+    std::size_t n = 0;
+    for (std::size_t at = 0; (at = text.find(what, at)) != std::string::npos; at++) n++;
+    return n;
+}
+
+/// It ended by itself, and its output has `part`.
+inline void check_shows(const Child& child, const std::string& part) {
+    INFO("no \"" << part << "\" in\n" << child.output);
+    CHECK(!child.hung);
+    CHECK(child.has(part));
+}
+inline void check_hides(const Child& child, const std::string& part) {
+    INFO("\"" << part << "\" in\n" << child.output);
+    CHECK(!child.has(part));
+}
+/// It ended with this exit code, before its end.
+inline void check_ends(const Child& child, int code) {
+    INFO(child.output);
+    CHECK(!child.hung);
+    CHECK(child.exited(code));
+    CHECK(!child.has(kReached));
+}
+
 /// The child ends with `line` as its only one, and exit code 2.
 inline void check_dies(const std::string& title, const std::string& line,
                        const Strings& variables = {}) {

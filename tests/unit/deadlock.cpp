@@ -35,7 +35,6 @@ constexpr int kWaitsInLine = __LINE__ + 2;
 
 namespace {
 
-const Strings kTiers = {"BATON_ASSIST=probe", "BATON_ASSIST=understudy", "BATON_ASSIST=sysmon"};
 const Strings kProcs = {"BATON_MAXPROCS=1", "BATON_MAXPROCS=2", "BATON_MAXPROCS=4",
                         "BATON_MAXPROCS=8"};
 const Strings kDefault = {"BATON_MAXPROCS="};
@@ -67,12 +66,6 @@ void check_alive(const char* title, const Strings& on = kDefault) {
     for (const std::string& tier : kTiers) {
         for (const std::string& procs : on) check_works(run_child(title, {tier, procs}));
     }
-}
-
-std::size_t count(const std::string& text, const std::string& what) {
-    std::size_t n = 0;
-    for (std::size_t at = 0; (at = text.find(what, at)) != std::string::npos; at++) n++;
-    return n;
 }
 
 /// A goroutine that waits for ever, so that the question is asked at all.

@@ -255,6 +255,7 @@ void age(std::uint64_t goid, std::uint32_t seconds) {
         std::uint64_t goid;
         std::uint32_t seconds;
     } to{goid, seconds};
+    const baton::rt::Entry entry;
     baton::rt::each_g(
         [](baton::rt::G* gp, void* arg) {
             const auto* t = static_cast<const To*>(arg);
