@@ -21,3 +21,6 @@
 #if defined(BATON_TSAN) || defined(BATON_ASAN)
 #define BATON_LOCKRANK 1
 #endif
+
+/// For a function that reads what others may be writing, and can make do with either.
+#define BATON_NO_TSAN __attribute__((no_sanitize("thread")))

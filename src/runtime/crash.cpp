@@ -36,7 +36,6 @@ namespace baton::rt {
 
 namespace {
 
-constexpr auto kRelaxed = std::memory_order_relaxed;
 constexpr std::int64_t kPatienceNs = 10'000'000'000;
 constexpr unsigned kLastResortS = 60;
 

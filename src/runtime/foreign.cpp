@@ -135,7 +135,7 @@ void foreign_forget() {
     own_g = nullptr;
 }
 
-void each_foreign(void (*visit)(int tid, WaitReason reason, void* arg), void* arg) {
+BATON_NO_TSAN void each_foreign(void (*visit)(int tid, WaitReason reason, void* arg), void* arg) {
     LockGuard guard(pool.lock);
     for (Foreign* f = pool.all; f; f = f->next) {
         // relaxed: see G::status

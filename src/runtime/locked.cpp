@@ -46,6 +46,28 @@ bool worth_watching(M* m) {
     return m->vain_watches < kVain || ++m->vain_watches % kTryAgain == 0;
 }
 
+// Where the G of m is while it waits, for dumps: in the function that has one of these.
+class StoppedHere {
+public:
+    [[gnu::always_inline]] explicit StoppedHere(M* m) : m_(m) {
+        // relaxed: our own. Preempted it is where the signal came.
+        if (m->stopped_at.load(kRelaxed)) return;
+        arch::note_registers(&here_);
+        mine_ = true;
+        m->stopped_at.store(&here_, std::memory_order_release); // release: who reads it reads here_
+    }
+    ~StoppedHere() {
+        if (mine_) m_->stopped_at.store(nullptr, kRelaxed); // relaxed: see snapshot.cpp
+    }
+    StoppedHere(const StoppedHere&) = delete;
+    StoppedHere& operator=(const StoppedHere&) = delete;
+
+private:
+    M* m_;
+    bool mine_ = false;
+    arch::Registers here_;
+};
+
 // m's G is about to be seen by others, and its M to be handed a P: what m says of itself, and of
 // its present P, is said before that.
 void about_to_wait(M* m) {
@@ -159,22 +181,15 @@ void startlockedm(M* m, G* gp) {
 void stoplockedm(M* m, P* watched) {
     end_credit(m);
     set_state(m, shared::M_LOCKED);
-    arch::Registers here;
-    // relaxed: our own. Preempted it is where the signal came.
-    const bool preempted = m->stopped_at.load(kRelaxed) != nullptr;
-    if (!preempted) {
-        arch::note_registers(&here);
-        m->stopped_at.store(&here, std::memory_order_release); // release: who reads it reads `here`
-    }
     sched.mlockedidle.fetch_add(1, kSeqCst);
     acquirep(m, mpark(m, watched));
     sched.mlockedidle.fetch_sub(1, kSeqCst);
-    if (!preempted) m->stopped_at.store(nullptr, kRelaxed); // relaxed: see snapshot.cpp
     account_handoff(m->p);
     m->lockedg->status.store(GStatus::kRunning, kRelaxed); // relaxed: see G::status
 }
 
 void park_locked(M* m, G* gp, UnlockFn unlockf, void* lock) {
+    const StoppedHere here(m);
     about_to_wait(m);
     if (unlockf && !unlockf(gp, lock)) return never_mind(m, gp);
     stoplockedm(m, m->p ? pass_on(m) : nullptr); // on credit there is none to pass on
@@ -190,6 +205,7 @@ void yield_locked(M* m, G* gp) {
         gp->status.store(GStatus::kRunning, kRelaxed); // relaxed: see G::status
         return;
     }
+    const StoppedHere here(m);
     about_to_wait(m);
     runqput(p, gp, false);
     stoplockedm(m, pass_on(m));
@@ -197,6 +213,7 @@ void yield_locked(M* m, G* gp) {
 
 // Also of a G that is preempted, in the handler: it has a while to wait, and watches nothing.
 void gosched_locked(M* m, G* gp, bool hog) {
+    const StoppedHere here(m);
     about_to_wait(m);
     {
         LockGuard guard(sched.lock);
@@ -208,6 +225,7 @@ void gosched_locked(M* m, G* gp, bool hog) {
 
 // The end of settle: no P was to be had.
 void settle_locked(M* m, G* gp, bool hog) {
+    const StoppedHere here(m);
     about_to_wait(m);
     gp->status.store(GStatus::kRunnable, kRelaxed); // relaxed: see G::status
     {

@@ -3,10 +3,14 @@
 // Where a G's registers are: in its context if it parked; where stopped_at points if it waits for a
 // P with its thread, which stays in that very call until it is handed one. Else it runs, and its
 // thread is asked (ask.hpp).
+//
+// Gs that run without a P go on while the world is stopped, so what is read of one may be changing:
+// it is for people, and at worst of two moments. ThreadSanitizer is told not to look.
 #include "runtime/snapshot.hpp"
 
 #include <algorithm>
 
+#include "kernel/build.hpp"
 #include "kernel/clock.hpp"
 #include "runtime/sched.hpp"
 #include "runtime/stack.hpp"
@@ -18,21 +22,28 @@ namespace {
 using State = GoroutineSnap::State;
 constexpr std::int64_t kAskForNs = 1'000'000'000; // all of them together
 
-State state_of_g(const G* gp) {
+bool in_call(const M* m) {
+    if (!m) return false;
+    // relaxed: it may change at any moment.
+    const auto s = std::atomic_ref(m->rec->state).load(std::memory_order_relaxed);
+    return s == shared::M_SYSCALL || s == shared::M_BLOCKED;
+}
+
+BATON_NO_TSAN State state_of_g(const G* gp) {
     switch (gp->status.load(std::memory_order_relaxed)) { // relaxed: see G::status
     case GStatus::kWaiting:
         return State::kWaiting;
     case GStatus::kRunnable:
         return State::kRunnable;
     default:
-        return gp->m && in_bracket(gp->m) ? State::kSyscall : State::kRunning;
+        return in_call(gp->m) ? State::kSyscall : State::kRunning;
     }
 }
 
 bool runs(State s) { return s == State::kRunning || s == State::kSyscall; }
 
 // Of a G that does not run. False: they are not to be had.
-bool walk_stopped(G* gp, Stack* stack) {
+BATON_NO_TSAN bool walk_stopped(G* gp, Stack* stack) {
     if (const M* m = gp->lockedm) {
         // acquire: pairs with the release of who waits there; relaxed when it goes on, as nobody
         // hands it a P while the world is stopped. In a process that ends it may.
@@ -48,7 +59,7 @@ bool walk_stopped(G* gp, Stack* stack) {
 
 } // namespace
 
-GoroutineSnap snap(const G* gp) {
+BATON_NO_TSAN GoroutineSnap snap(const G* gp) {
     GoroutineSnap s;
     s.goid = gp->goid;
     s.gp = gp;
@@ -86,10 +97,14 @@ void Snapshot::add(G* gp, Ask how) {
 }
 
 void Snapshot::take(Ask how, Wanted wanted, const void* arg) {
+    struct Born {
+        std::uint64_t goid;
+        G* gp;
+    };
     struct Found {
         Wanted wanted;
         const void* arg;
-        Pages<G*> gs;
+        Pages<Born> gs;
     } found{wanted, arg, {}};
     each_g(
         [](G* gp, void* to) {
@@ -97,16 +112,17 @@ void Snapshot::take(Ask how, Wanted wanted, const void* arg) {
             // relaxed: see G::status
             const GStatus status = gp->status.load(std::memory_order_relaxed);
             if (status == GStatus::kIdle || status == GStatus::kDead || gp->forks != forks) return;
-            if (f.wanted(gp, f.arg)) f.gs.push_back(gp);
+            if (f.wanted(gp, f.arg)) f.gs.push_back({gp->goid, gp});
         },
         &found);
-    std::sort(found.gs.begin(), found.gs.end(), [](G* a, G* b) { return a->goid < b->goid; });
+    std::sort(found.gs.begin(), found.gs.end(),
+              [](const Born& a, const Born& b) { return a.goid < b.goid; });
     if (found.gs.size() > kMost) {
         left_out_ = found.gs.size() - kMost;
         found.gs.resize(kMost);
     }
     asked_until_ = kernel::nanotime() + kAskForNs;
-    for (G* gp : found.gs) add(gp, how);
+    for (const Born& b : found.gs) add(b.gp, how);
 }
 
 StackSnap Snapshot::stack(std::size_t i) const {

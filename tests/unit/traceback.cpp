@@ -422,11 +422,10 @@ TEST_CASE("traceback: a deep stack shows both its ends") {
 }
 
 TEST_CASE("traceback: of many goroutines the oldest, and how many more there are") {
-#if defined(BATON_TSAN) || defined(BATON_ASAN)
-    constexpr int kMany = 11'000;
+#if defined(BATON_TSAN)
+    std::printf("skip: ThreadSanitizer has no room for more than 8128 goroutines\n");
 #else
-    constexpr int kMany = 30'000;
-#endif
+    constexpr int kMany = 100'000;
     baton::run([] {
         const Chan<int> c;
         WaitGroup wg;
@@ -439,4 +438,5 @@ TEST_CASE("traceback: of many goroutines the oldest, and how many more there are
         for (int i = 0; i < kMany; i++) c.send(1);
         wg.wait();
     });
+#endif
 }
