@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Sleeping: a goroutine parks on a timer of its own, a thread in the kernel.
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <cstdint>
@@ -9,6 +10,7 @@
 #include "baton/time.hpp"
 #include "kernel/clock.hpp"
 #include "runtime/entry.hpp"
+#include "runtime/limit.hpp"
 
 namespace baton::detail {
 
@@ -40,6 +42,18 @@ void sleep_until_ns(std::int64_t when_ns) {
     rt::must_park("sleep_for");
     rt::Entry entry;
     rt::gopark(arm_sleep_timer, &when_ns, rt::WaitReason::kSleep);
+}
+
+WaitEnd sleep_until_ns(std::int64_t when_ns, const Until& until) {
+    if (const WaitEnd end = rt::over(until); end != WaitEnd::kDone) return end;
+    rt::must_park("sleep_for");
+    rt::Limit limit(std::min(when_ns, until.when_ns()), until.token());
+    rt::Entry entry;
+    limit.arm();
+    limit.park(rt::WaitReason::kSleep);
+    limit.disarm();
+    const WaitEnd end = rt::wait_end(limit.g());
+    return end == WaitEnd::kTimedOut && when_ns <= until.when_ns() ? WaitEnd::kDone : end;
 }
 
 std::int64_t saturating_deadline_ns(std::chrono::nanoseconds from_now) noexcept {
