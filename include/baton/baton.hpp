@@ -24,4 +24,5 @@
 #include "baton/stats.hpp"
 #include "baton/sync.hpp"
 #include "baton/time.hpp"
+#include "baton/timer.hpp"
 #include "baton/until.hpp"

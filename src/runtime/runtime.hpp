@@ -308,6 +308,9 @@ void gosched(bool hog);
 extern constinit std::uint32_t forks;
 
 // ---- newproc.cpp ----
+/// Starts a goroutine that calls entry(p), where *static_cast<void**>(p) is `arg`. False: no memory
+/// for its stack. The runtime must have started. Any thread; never parks.
+bool newproc(void (*entry)(void*), void* arg) noexcept;
 /// The running G, dead, leaves its stack for good. On its M, in the runtime.
 [[noreturn]] void goexit1(M* m, G* gp);
 /// What remains of it, on the next stack.
