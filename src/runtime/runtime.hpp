@@ -107,6 +107,13 @@ struct G {
 #endif
 };
 
+/// What a G touches first when it runs again: four cache lines of its stack. For who readies many
+/// at once, which have not run for long.
+inline void prefetch_stack(const G* gp) {
+    const auto* top = static_cast<const std::byte*>(gp->sched.sp);
+    for (int line = 0; line < 4; line++) __builtin_prefetch(top + std::ptrdiff_t{64} * line, 1);
+}
+
 /// A singly linked list of Gs through schedlink.
 struct GList {
     G* head = nullptr;

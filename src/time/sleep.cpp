@@ -16,7 +16,11 @@ namespace baton::detail {
 
 namespace {
 
-void wake_sleeper(void* g, std::uintptr_t, std::int64_t) { rt::goready(static_cast<rt::G*>(g)); }
+void wake_sleeper(void* g, std::uintptr_t, std::int64_t) {
+    auto* gp = static_cast<rt::G*>(g);
+    rt::prefetch_stack(gp);
+    rt::goready(gp);
+}
 
 // Armed only here, once the G is off its stack: a timer armed before that could fire on another M
 // and ready a G that still runs. `when` lies on that stack, so it is read before.
