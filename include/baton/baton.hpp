@@ -23,6 +23,7 @@
 #include "baton/select.hpp"
 #include "baton/stats.hpp"
 #include "baton/sync.hpp"
+#include "baton/task_group.hpp"
 #include "baton/time.hpp"
 #include "baton/timer.hpp"
 #include "baton/until.hpp"
