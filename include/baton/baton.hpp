@@ -16,6 +16,7 @@
 #pragma once
 
 #include "baton/chan.hpp"
+#include "baton/context.hpp"
 #include "baton/debug.hpp"
 #include "baton/go.hpp"
 #include "baton/net.hpp"

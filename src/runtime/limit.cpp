@@ -58,7 +58,7 @@ void park_limited(Lock& lock, WaitReason reason) { gopark(parked_unlock, &lock, 
 Limit::Limit(std::int64_t when_ns, const std::stop_token& token)
     : g_(waiting_g()), number_(open_wait(g_, kArming)), when_ns_(when_ns) {
     if (when_ns_ != Until::kNever && !getm_or_null()) ensure_started(); // for its timers
-    if (token.stop_possible()) stop_.emplace(token, Stop{g_, number_});
+    if (token.stop_possible()) stop_.emplace(token, Stop{g_, number_, when_ns_});
 }
 
 void Limit::arm() {
@@ -76,13 +76,15 @@ void Limit::park(WaitReason reason) {
 
 void Limit::Stop::operator()() const noexcept {
     Entry entry;
-    give_up(g, number, kStopped);
+    // Who stops others at a deadline, as a context does, is as late as they are: that is no stop.
+    const bool late = when_ns != Until::kNever && when_ns <= kernel::nanotime();
+    give_up(g, number, late ? kTimedOut : kStopped);
 }
 
 detail::WaitEnd over(const Until& until) {
-    if (until.token().stop_requested()) return detail::WaitEnd::kStopped;
     if (until.when_ns() != Until::kNever && until.when_ns() <= kernel::nanotime())
         return detail::WaitEnd::kTimedOut;
+    if (until.token().stop_requested()) return detail::WaitEnd::kStopped;
     return detail::WaitEnd::kDone;
 }
 

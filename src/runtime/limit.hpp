@@ -103,6 +103,7 @@ private:
     struct Stop {
         G* g;
         std::uint64_t number;
+        std::int64_t when_ns;
         void operator()() const noexcept;
     };
     G* g_;
