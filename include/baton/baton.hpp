@@ -19,6 +19,7 @@
 #include "baton/context.hpp"
 #include "baton/debug.hpp"
 #include "baton/go.hpp"
+#include "baton/local.hpp"
 #include "baton/net.hpp"
 #include "baton/run.hpp"
 #include "baton/select.hpp"

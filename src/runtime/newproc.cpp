@@ -116,6 +116,7 @@ void gstart() {
     G* gp = getg();
     leave_runtime(getm());
     gp->entry(gp->closure); // what it throws ends in exception.cpp
+    if (gp->locals) gp->locals->end(gp);
     enter_runtime(getm());
     M* m = getm();
     goexit1(m, m->curg);

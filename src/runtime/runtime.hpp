@@ -76,6 +76,13 @@ struct EhGlobals {
     unsigned uncaught = 0;
 };
 
+struct G;
+
+/// What a G owns of its own accord, and ends in G code: a Local's values (src/task/local.cpp).
+struct Locals {
+    void (*end)(G* gp) = nullptr;
+};
+
 struct G {
     arch::Context sched;    // saved while it does not run
     G* schedlink = nullptr; // next on whichever list holds it
@@ -94,6 +101,7 @@ struct G {
     std::atomic<std::uint64_t> wait{0}; // which of its waits, and how far (limit.hpp)
     void (*entry)(void*) = nullptr;
     void* closure = nullptr;
+    Locals* locals = nullptr;      // its own affair alone
     std::byte* stack_lo = nullptr; // lowest usable byte
     std::uint32_t stack_class = 0;
     std::uint32_t forks = 0;  // as rt::forks was at its birth: with another it stayed behind
