@@ -18,6 +18,7 @@
 #include "baton/chan.hpp"
 #include "baton/context.hpp"
 #include "baton/debug.hpp"
+#include "baton/future.hpp"
 #include "baton/go.hpp"
 #include "baton/local.hpp"
 #include "baton/net.hpp"
