@@ -26,7 +26,7 @@ std::int64_t when_ns(const std::chrono::duration<Rep, Period>& from_now) {
 }
 template <class Clock, class Duration>
 std::int64_t when_ns(const std::chrono::time_point<Clock, Duration>& t) {
-    return when_ns(t - Clock::now());
+    return deadline_ns(t);
 }
 template <class T>
 concept When = requires(const T& t) {
