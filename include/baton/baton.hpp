@@ -16,12 +16,17 @@
 #pragma once
 
 #include "baton/chan.hpp"
+#include "baton/context.hpp"
 #include "baton/debug.hpp"
+#include "baton/future.hpp"
 #include "baton/go.hpp"
+#include "baton/local.hpp"
 #include "baton/net.hpp"
 #include "baton/run.hpp"
 #include "baton/select.hpp"
 #include "baton/stats.hpp"
 #include "baton/sync.hpp"
+#include "baton/task_group.hpp"
 #include "baton/time.hpp"
+#include "baton/timer.hpp"
 #include "baton/until.hpp"

@@ -5,6 +5,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <system_error>
 
 #include "baton/until.hpp"
 
@@ -13,6 +14,8 @@ namespace [[gnu::visibility("default")]] baton {
 namespace detail {
 /// Parks the goroutine until CLOCK_MONOTONIC reaches `when_ns`.
 void sleep_until_ns(std::int64_t when_ns);
+/// The same, or until `until`, if that comes first; then it is told so.
+WaitEnd sleep_until_ns(std::int64_t when_ns, const Until& until);
 } // namespace detail
 
 /// Parks the calling goroutine for at least `d`; zero and negative durations return at once.
@@ -24,11 +27,41 @@ void sleep_for(const std::chrono::duration<Rep, Period>& d) {
     detail::sleep_until_ns(detail::saturating_deadline_ns(detail::saturating_ns(d)));
 }
 
+/// The same, but gives up at `until`, and throws if that came first.
+template <class Rep, class Period>
+void sleep_for(const std::chrono::duration<Rep, Period>& d, const Until& until) {
+    if (d <= d.zero()) return;
+    const detail::WaitEnd end =
+        detail::sleep_until_ns(detail::saturating_deadline_ns(detail::saturating_ns(d)), until);
+    if (end != detail::WaitEnd::kDone) detail::throw_wait_end(end, "baton::sleep_for");
+}
+/// The same; false, with the reason in `ec`, if it was given up.
+template <class Rep, class Period>
+bool sleep_for(const std::chrono::duration<Rep, Period>& d, const Until& until,
+               std::error_code& ec) {
+    ec.clear();
+    if (d <= d.zero()) return true;
+    const detail::WaitEnd end =
+        detail::sleep_until_ns(detail::saturating_deadline_ns(detail::saturating_ns(d)), until);
+    ec = detail::wait_error(end);
+    return !ec;
+}
+
 /// Parks the calling goroutine until `t` on any clock, which is read once.
 template <class Clock, class Duration>
 void sleep_until(const std::chrono::time_point<Clock, Duration>& t) {
     const auto now = Clock::now();
     if (t > now) sleep_for(t - now);
+}
+template <class Clock, class Duration>
+void sleep_until(const std::chrono::time_point<Clock, Duration>& t, const Until& until) {
+    const auto now = Clock::now();
+    if (t > now) sleep_for(t - now, until);
+}
+template <class Clock, class Duration>
+bool sleep_until(const std::chrono::time_point<Clock, Duration>& t, const Until& until,
+                 std::error_code& ec) {
+    return sleep_for(t - Clock::now(), until, ec);
 }
 
 } // namespace baton

@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <limits>
 #include <stop_token>
+#include <system_error>
+#include <type_traits>
 #include <utility>
 
 namespace [[gnu::visibility("default")]] baton {
@@ -23,6 +25,15 @@ std::chrono::nanoseconds saturating_ns(const std::chrono::duration<Rep, Period>&
     if (Wide(d) >= Wide(nanoseconds::max())) return nanoseconds::max();
     if (Wide(d) <= Wide(nanoseconds::min())) return nanoseconds::min();
     return std::chrono::ceil<nanoseconds>(d);
+}
+/// CLOCK_MONOTONIC at `t`: that of the steady clock, or as far from now as `t` is on another one.
+template <class Clock, class Duration>
+std::int64_t deadline_ns(const std::chrono::time_point<Clock, Duration>& t) {
+    if constexpr (std::is_same_v<Clock, std::chrono::steady_clock>) {
+        return saturating_ns(t.time_since_epoch()).count();
+    } else {
+        return saturating_deadline_ns(saturating_ns(t - Clock::now()));
+    }
 }
 } // namespace detail
 
@@ -49,7 +60,7 @@ public:
     Until(const std::chrono::duration<Rep, Period>& from_now)
         : when_ns_(detail::saturating_deadline_ns(detail::saturating_ns(from_now))) {}
     template <class Clock, class Duration>
-    Until(const std::chrono::time_point<Clock, Duration>& t) : Until(t - Clock::now()) {}
+    Until(const std::chrono::time_point<Clock, Duration>& t) : when_ns_(detail::deadline_ns(t)) {}
     Until(std::stop_token token) noexcept : token_(std::move(token)) {}
     template <class When>
     Until(const When& when, std::stop_token token) : Until(when) {
@@ -73,6 +84,8 @@ namespace detail {
 enum class WaitEnd : std::uint8_t { kDone, kTimedOut, kStopped };
 /// Throws the std::system_error for `end`, which is not kDone. `what` names the call.
 [[noreturn]] void throw_wait_end(WaitEnd end, const char* what);
+/// Its error code; none for kDone.
+std::error_code wait_error(WaitEnd end) noexcept;
 
 } // namespace detail
 

@@ -172,6 +172,10 @@ void chan_release(ChanCore* c) noexcept {
     // acq_rel: what others did through their handles comes before its end. Nobody waits in it: who
     // waits has a handle.
     if (!c || c->handles.fetch_sub(1, std::memory_order_acq_rel) != 1) return;
+    if (c->timer) {
+        rt::Entry entry;
+        rt::user_timer_free(c->timer);
+    }
     const ElemType type = c->type;
     if (c->kind == ElemKind::kObject) {
         for (; c->count > 0; c->count = c->count - 1) {
@@ -217,9 +221,9 @@ bool chan_close(ChanCore* c) noexcept {
     return true;
 }
 
-std::size_t chan_size(ChanCore* c) noexcept { return c ? std::size_t{c->count} : 0; }
+std::size_t chan_size(ChanCore* c) noexcept { return c && !c->timer ? std::size_t{c->count} : 0; }
 
-std::size_t chan_capacity(const ChanCore* c) noexcept { return c ? c->capacity : 0; }
+std::size_t chan_capacity(const ChanCore* c) noexcept { return c && !c->timer ? c->capacity : 0; }
 
 void throw_chan_end(ChanEnd end, const char* what) {
     switch (end) {

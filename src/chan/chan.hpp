@@ -24,6 +24,7 @@
 #include "runtime/limit.hpp"
 #include "runtime/lock.hpp"
 #include "runtime/runtime.hpp"
+#include "runtime/user_timer.hpp"
 
 namespace baton::rt {
 
@@ -113,6 +114,9 @@ struct alignas(64) ChanCore {
     // Seldom written, so on a line of its own.
     alignas(64) ElemType type{};
     std::byte* buffer = nullptr; // behind this, in the same allocation
+    // Who sends to it, and may take back what it sent: to others the channel looks unbuffered. Goes
+    // with the channel.
+    rt::UserTimer* timer = nullptr;
     std::atomic<std::size_t> handles{1};
 
     std::byte* slot(std::uint32_t i) const { return buffer + std::size_t{i} * size; }

@@ -59,6 +59,7 @@ Foreign* of(G* gp) { return reinterpret_cast<Foreign*>(gp); }
 
 void release(void* g) {
     auto* gp = static_cast<G*>(g);
+    if (gp->locals) gp->locals->end(gp);
     own_g = nullptr; // a later destructor of this thread's that waits takes another
     LockGuard guard(pool.lock);
     of(gp)->tid = 0;

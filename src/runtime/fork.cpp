@@ -26,6 +26,7 @@
 #include "runtime/sched.hpp"
 #include "runtime/sema.hpp"
 #include "runtime/stack.hpp"
+#include "runtime/user_timer.hpp"
 
 namespace baton::rt {
 
@@ -57,6 +58,7 @@ void in_child() {
     new (&sched) Sched{};
     sched.maxmcount.store(maxmcount, kSeqCst);
     sema_forget();
+    user_timers_forget();
     netpoll_forget();
     stacks_forget();
     foreign_forget();

@@ -55,10 +55,10 @@ detail::WaitEnd wait_end(const G* gp) {
 
 void park_limited(Lock& lock, WaitReason reason) { gopark(parked_unlock, &lock, reason); }
 
-Limit::Limit(const Until& until)
-    : g_(waiting_g()), number_(open_wait(g_, kArming)), when_ns_(until.when_ns()) {
+Limit::Limit(std::int64_t when_ns, const std::stop_token& token)
+    : g_(waiting_g()), number_(open_wait(g_, kArming)), when_ns_(when_ns) {
     if (when_ns_ != Until::kNever && !getm_or_null()) ensure_started(); // for its timers
-    if (until.token().stop_possible()) stop_.emplace(until.token(), Stop{g_, number_});
+    if (token.stop_possible()) stop_.emplace(token, Stop{g_, number_, when_ns_});
 }
 
 void Limit::arm() {
@@ -70,15 +70,21 @@ void Limit::disarm() {
     if (when_ns_ != Until::kNever) timer_stop(&g_->sleep_timer);
 }
 
+void Limit::park(WaitReason reason) {
+    gopark([](G* gp, void*) { return wait_parked(gp); }, nullptr, reason);
+}
+
 void Limit::Stop::operator()() const noexcept {
     Entry entry;
-    give_up(g, number, kStopped);
+    // Who stops others at a deadline, as a context does, is as late as they are: that is no stop.
+    const bool late = when_ns != Until::kNever && when_ns <= kernel::nanotime();
+    give_up(g, number, late ? kTimedOut : kStopped);
 }
 
 detail::WaitEnd over(const Until& until) {
-    if (until.token().stop_requested()) return detail::WaitEnd::kStopped;
     if (until.when_ns() != Until::kNever && until.when_ns() <= kernel::nanotime())
         return detail::WaitEnd::kTimedOut;
+    if (until.token().stop_requested()) return detail::WaitEnd::kStopped;
     return detail::WaitEnd::kDone;
 }
 
@@ -87,10 +93,19 @@ detail::WaitEnd over(const Until& until) {
 namespace baton::detail {
 
 void throw_wait_end(WaitEnd end, const char* what) {
-    throw std::system_error(std::make_error_code(end == WaitEnd::kTimedOut
-                                                     ? std::errc::timed_out
-                                                     : std::errc::operation_canceled),
-                            what);
+    throw std::system_error(wait_error(end), what);
+}
+
+std::error_code wait_error(WaitEnd end) noexcept {
+    switch (end) {
+    case WaitEnd::kDone:
+        return {};
+    case WaitEnd::kTimedOut:
+        return std::make_error_code(std::errc::timed_out);
+    case WaitEnd::kStopped:
+        return std::make_error_code(std::errc::operation_canceled);
+    }
+    return {};
 }
 
 } // namespace baton::detail

@@ -84,7 +84,8 @@ class Limit {
 public:
     /// Starts the runtime where a plain thread waits with a deadline: throws std::system_error if
     /// that fails. From here on it may be stopped.
-    explicit Limit(const Until& until);
+    explicit Limit(const Until& until) : Limit(until.when_ns(), until.token()) {}
+    Limit(std::int64_t when_ns, const std::stop_token& token);
     ~Limit() = default;
     Limit(const Limit&) = delete;
     Limit& operator=(const Limit&) = delete;
@@ -95,11 +96,14 @@ public:
     void arm();
     /// In an Entry, after the wait.
     void disarm();
+    /// In an Entry, between the two, for who waits for nothing else.
+    void park(WaitReason reason);
 
 private:
     struct Stop {
         G* g;
         std::uint64_t number;
+        std::int64_t when_ns;
         void operator()() const noexcept;
     };
     G* g_;

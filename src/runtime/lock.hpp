@@ -42,9 +42,10 @@ namespace baton::rt {
 
 /// The lock order, as data. A thread holding one may take only those further down.
 enum class Rank : std::uint8_t {
-    kWorld, // stop-the-world: one at a time
-    kChan,  // a channel; two of the same rank in address order (select)
-    kSema,  // a bucket of the semaphore table
+    kWorld,     // stop-the-world: one at a time
+    kUserTimer, // one of a Timer, a Ticker or the like, while it fires
+    kChan,      // a channel; two of the same rank in address order (select)
+    kSema,      // a bucket of the semaphore table
     kPollDesc,
     kTimers, // a P's heap
     kSched,  // global run queue, idle Ps

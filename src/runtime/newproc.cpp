@@ -95,11 +95,16 @@ void count_goroutine(P* p, std::int64_t n) {
     }
 }
 
-// A dead G with its stack, or a new one.
-G* gdead(std::uint32_t cls, int* error) {
+// A dead G with its stack, or a new one, with room for a closure of `bytes`.
+G* newg(std::uint32_t cls, std::size_t bytes, std::size_t align, int* error) {
     Entry entry;
     G* gp = gfget(current_p(), cls);
-    return gp ? gp : malg(cls, error);
+    if (!gp) gp = malg(cls, error);
+    if (!gp) return nullptr;
+    sanitizer_fresh_stack(gp);
+    const auto top = reinterpret_cast<std::uintptr_t>(stack_top(gp)) - bytes;
+    gp->closure = reinterpret_cast<void*>(top & ~(std::uintptr_t{align} - 1));
+    return gp;
 }
 
 // Where each G begins.
@@ -111,6 +116,7 @@ void gstart() {
     G* gp = getg();
     leave_runtime(getm());
     gp->entry(gp->closure); // what it throws ends in exception.cpp
+    if (gp->locals) gp->locals->end(gp);
     enter_runtime(getm());
     M* m = getm();
     goexit1(m, m->curg);
@@ -186,6 +192,17 @@ bool gfscavenge() {
     return true;
 }
 
+bool newproc(void (*entry)(void*), void* arg) noexcept {
+    int error = 0;
+    G* gp = newg(default_class, sizeof arg, alignof(void*), &error);
+    if (!gp) return false;
+    gp->gopc = 0; // whoever asked for it is gone
+    gp->parent = 0;
+    *static_cast<void**>(gp->closure) = arg;
+    baton::detail::newproc_commit(gp, entry);
+    return true;
+}
+
 void set_default_stack(std::size_t bytes) { default_class = stack_class_for(bytes); }
 
 } // namespace baton::rt
@@ -202,18 +219,15 @@ NewG newproc_begin(std::size_t bytes, std::size_t align, const GoOptions& option
                                 "baton::go: stack size out of range (at most 1 GiB, and the "
                                 "arguments must fit in half of it)");
     int error = 0;
-    G* gp = gdead(cls, &error);
+    G* gp = newg(cls, bytes, align, &error);
     if (!gp)
         throw std::system_error(error, std::generic_category(),
                                 "baton::go: no memory for a goroutine's stack; see ulimit -v, "
                                 "vm.max_map_count and the cgroup's memory.max");
-    sanitizer_fresh_stack(gp);
     // Here, as this is never the caller's last call.
     gp->gopc = reinterpret_cast<std::uintptr_t>(__builtin_return_address(0));
     const M* m = getm_or_null();
     gp->parent = m && m->curg ? m->curg->goid : 0;
-    const auto top = reinterpret_cast<std::uintptr_t>(stack_top(gp)) - bytes;
-    gp->closure = reinterpret_cast<void*>(top & ~(std::uintptr_t{align} - 1));
     return {gp, gp->closure};
 }
 

@@ -76,6 +76,13 @@ struct EhGlobals {
     unsigned uncaught = 0;
 };
 
+struct G;
+
+/// What a G owns of its own accord, and ends in G code: a Local's values (src/task/local.cpp).
+struct Locals {
+    void (*end)(G* gp) = nullptr;
+};
+
 struct G {
     arch::Context sched;    // saved while it does not run
     G* schedlink = nullptr; // next on whichever list holds it
@@ -94,6 +101,7 @@ struct G {
     std::atomic<std::uint64_t> wait{0}; // which of its waits, and how far (limit.hpp)
     void (*entry)(void*) = nullptr;
     void* closure = nullptr;
+    Locals* locals = nullptr;      // its own affair alone
     std::byte* stack_lo = nullptr; // lowest usable byte
     std::uint32_t stack_class = 0;
     std::uint32_t forks = 0;  // as rt::forks was at its birth: with another it stayed behind
@@ -106,6 +114,13 @@ struct G {
     void* fiber = nullptr; // TSan's fiber, or ASan's fake stack while switched out
 #endif
 };
+
+/// What a G touches first when it runs again: four cache lines of its stack. For who readies many
+/// at once, which have not run for long.
+inline void prefetch_stack(const G* gp) {
+    const auto* top = static_cast<const std::byte*>(gp->sched.sp);
+    for (int line = 0; line < 4; line++) __builtin_prefetch(top + std::ptrdiff_t{64} * line, 1);
+}
 
 /// A singly linked list of Gs through schedlink.
 struct GList {
@@ -308,6 +323,9 @@ void gosched(bool hog);
 extern constinit std::uint32_t forks;
 
 // ---- newproc.cpp ----
+/// Starts a goroutine that calls entry(p), where *static_cast<void**>(p) is `arg`. False: no memory
+/// for its stack. The runtime must have started. Any thread; never parks.
+bool newproc(void (*entry)(void*), void* arg) noexcept;
 /// The running G, dead, leaves its stack for good. On its M, in the runtime.
 [[noreturn]] void goexit1(M* m, G* gp);
 /// What remains of it, on the next stack.

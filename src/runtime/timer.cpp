@@ -14,6 +14,8 @@ namespace baton::rt {
 namespace {
 
 constexpr std::size_t kArity = 4;
+// So many leave the heap under one hold of its lock.
+constexpr std::uint32_t kDueAtOnce = 32;
 constexpr std::size_t kHeapAtFirst = 4096 / sizeof(TimerEntry);
 
 /// Takes the timer out of what Timers guards; its entry must be dropped in the same breath.
@@ -81,8 +83,7 @@ bool Timers::place(Timer* t, std::int64_t when, bool fresh) {
     if (fresh) {
         t->entry_when = when;
         if (heap.capacity() == 0) heap.reserve(kHeapAtFirst);
-        heap.push_back({when, t});
-        sift_up(heap.size() - 1);
+        insert({when, t});
         return false;
     }
     const bool pending = !t->zombie;
@@ -98,34 +99,56 @@ bool Timers::place(Timer* t, std::int64_t when, bool fresh) {
     return pending;
 }
 
-std::int64_t Timers::run(std::int64_t now) {
+std::int64_t Timers::run(std::int64_t now, std::uint32_t most) {
     // relaxed: the owner sees its own arming; a thief that misses one just made looks again, by the
     // seq_cst load of (B), before it sleeps.
-    const std::int64_t next = next_when.load(std::memory_order_relaxed);
-    if (next == 0 || next > now) return next;
-    lock.lock();
-    for (;;) {
-        if (moved_when != 0 && moved_when <= now) adjust();
-        if (heap.empty() || heap[0].when > now) break;
-        Timer* t = heap[0].timer;
-        const Timer::Fn f = t->f;
-        void* const arg = t->arg;
-        const std::uintptr_t seq = t->seq;
-        const std::int64_t late = now - t->when;
-        leave(t);
-        pop_head();
-        clean_head();
+    std::int64_t next = next_when.load(std::memory_order_relaxed);
+    while (next != 0 && next <= now && most != 0) {
+        Due due[kDueAtOnce];
+        lock.lock();
+        const std::uint32_t n = take_due(now, due, std::min(most, kDueAtOnce));
         publish();
         lock.unlock();
-        f(arg, seq, late);
-        lock.lock();
+        for (std::uint32_t i = 0; i < n; i++) due[i].f(due[i].arg, due[i].seq, now - due[i].when);
+        most -= n;
+        next = next_when.load(std::memory_order_relaxed); // relaxed: as above
     }
+    return next;
+}
+
+// The heap alone is read first, and what its entries point to meanwhile fetched: with many timers
+// each is a cache miss, and so is what it was set for.
+std::uint32_t Timers::take_due(std::int64_t now, Due* due, std::uint32_t most) noexcept {
+    if (moved_when != 0 && moved_when <= now) adjust();
+    TimerEntry popped[kDueAtOnce];
+    std::uint32_t npopped = 0;
+    for (; npopped < most && !heap.empty() && heap[0].when <= now; npopped++) {
+        popped[npopped] = heap[0];
+        __builtin_prefetch(heap[0].timer, 1);
+        pop_head();
+    }
+    if (!heap.empty()) __builtin_prefetch(heap[0].timer);
+    std::uint32_t n = 0;
+    for (std::uint32_t i = 0; i < npopped; i++) {
+        Timer* t = popped[i].timer;
+        if (t->zombie) {
+            zombies--;
+        } else if (t->when != popped[i].when) {
+            t->entry_when = t->when;
+            insert({t->when, t});
+            if (t->when > now) continue;
+            // It is due after others, which are put back until then.
+            while (++i < npopped) insert(popped[i]);
+            break;
+        } else {
+            __builtin_prefetch(t->arg, 1);
+            due[n++] = {t->f, t->arg, t->seq, t->when};
+        }
+        leave(t);
+    }
+    clean_head();
     if (zombies > heap.size() / 4) adjust();
-    publish();
-    // relaxed: it is written under the lock that we hold.
-    const std::int64_t first = next_when.load(std::memory_order_relaxed);
-    lock.unlock();
-    return first;
+    return n;
 }
 
 void Timers::take(Timers& from) {
@@ -142,8 +165,7 @@ void Timers::take(Timers& from) {
     for (const TimerEntry& entry : moved) {
         // relaxed: the world is stopped, and starting it orders this.
         entry.timer->heap.store(this, std::memory_order_relaxed);
-        heap.push_back(entry);
-        sift_up(heap.size() - 1);
+        insert(entry);
     }
     publish();
 }
@@ -202,6 +224,11 @@ void Timers::adjust() noexcept {
     moved_when = 0;
     if (n < 2) return;
     for (std::size_t i = (n - 2) / kArity + 1; i-- > 0;) sift_down(i);
+}
+
+void Timers::insert(const TimerEntry& entry) {
+    heap.push_back(entry);
+    sift_up(heap.size() - 1);
 }
 
 void Timers::pop_head() noexcept {

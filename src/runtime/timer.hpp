@@ -5,16 +5,17 @@
 // Threads: timer_reset from any M with a P or any plain thread, timer_stop from any thread;
 // Timers::run by the P's owner, or by a thief of timers (findrunnable's last pass). A callback runs
 // on the M that runs the heap, on g0 or on a G's stack, with the heap's lock released; it must not
-// park. It may ready Gs. Invariants: I1 a Timer lives in memory that is never given back (a G, a
-// PollDesc from the pool), as the heap may hold a stopped one for a while; so do Timers. I2 a Timer
-// is in at most one heap, the one it names. I3 whenever the lock is free the head is a live timer,
-// in its place. Locks: a Timer is guarded by the lock of the heap it is in. One that is in none is
-// claimed by a CAS of `heap`, by whoever arms it, under the lock of the heap it goes to. Ordering:
-// (A) arming publishes next_when, then wake_netpoller looks for a sleeper; (B) who is to sleep
-// publishes until when, then looks at next_when. All four are seq_cst: if both could read the old
-// value, a timer would wait for a poller that sleeps past it. Rejected: a lock per timer as well,
-// as the reference has (an uncontended pair of locked operations more per arm and per fire); the
-// index of its entry in each Timer (a sift would write to the G of each entry it moves).
+// park. It may ready Gs. Several timers leave the heap at a time and are called one after another.
+// Invariants: I1 a Timer lives in memory that is never given back (a G, a PollDesc from the pool),
+// as the heap may hold a stopped one for a while; so do Timers. I2 a Timer is in at most one heap,
+// the one it names. I3 whenever the lock is free the head is a live timer, in its place. Locks: a
+// Timer is guarded by the lock of the heap it is in. One that is in none is claimed by a CAS of
+// `heap`, by whoever arms it, under the lock of the heap it goes to. Ordering: (A) arming publishes
+// next_when, then wake_netpoller looks for a sleeper; (B) who is to sleep publishes until when,
+// then looks at next_when. All four are seq_cst: if both could read the old value, a timer would
+// wait for a poller that sleeps past it. Rejected: a lock per timer as well, as the reference has
+// (an uncontended pair of locked operations more per arm and per fire); the index of its entry in
+// each Timer (a sift would write to the G of each entry it moves).
 #pragma once
 
 #include <atomic>
@@ -75,16 +76,27 @@ struct Timers {
     };
     /// timer_reset with this heap for a timer that is in none; does not wake the poller.
     Armed arm(Timer* t, std::int64_t when, Timer::Fn f, void* arg, std::uintptr_t seq) noexcept;
-    /// Runs what is due at `now`; returns when the next is due, 0 for none.
-    std::int64_t run(std::int64_t now);
+    /// Runs what is due at `now`, but no more than `most`; returns when the next is due, 0 for
+    /// none.
+    std::int64_t run(std::int64_t now, std::uint32_t most = UINT32_MAX);
     /// Moves every timer of `from` here; the world is stopped.
     void take(Timers& from);
 
+    /// A timer that has left the heap, to be called.
+    struct Due {
+        Timer::Fn f;
+        void* arg;
+        std::uintptr_t seq;
+        std::int64_t when;
+    };
+
     // What follows is called with the lock held.
+    std::uint32_t take_due(std::int64_t now, Due* due, std::uint32_t most) noexcept;
     bool place(Timer* t, std::int64_t when, bool fresh);
     bool publish() noexcept;
     void clean_head() noexcept;
     void adjust() noexcept;
+    void insert(const TimerEntry& entry);
     void pop_head() noexcept;
     void sift_up(std::size_t i) noexcept;
     void sift_down(std::size_t i) noexcept;

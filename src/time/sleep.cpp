@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Sleeping: a goroutine parks on a timer of its own, a thread in the kernel.
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <cstdint>
@@ -9,12 +10,17 @@
 #include "baton/time.hpp"
 #include "kernel/clock.hpp"
 #include "runtime/entry.hpp"
+#include "runtime/limit.hpp"
 
 namespace baton::detail {
 
 namespace {
 
-void wake_sleeper(void* g, std::uintptr_t, std::int64_t) { rt::goready(static_cast<rt::G*>(g)); }
+void wake_sleeper(void* g, std::uintptr_t, std::int64_t) {
+    auto* gp = static_cast<rt::G*>(g);
+    rt::prefetch_stack(gp);
+    rt::goready(gp);
+}
 
 // Armed only here, once the G is off its stack: a timer armed before that could fire on another M
 // and ready a G that still runs. `when` lies on that stack, so it is read before.
@@ -40,6 +46,18 @@ void sleep_until_ns(std::int64_t when_ns) {
     rt::must_park("sleep_for");
     rt::Entry entry;
     rt::gopark(arm_sleep_timer, &when_ns, rt::WaitReason::kSleep);
+}
+
+WaitEnd sleep_until_ns(std::int64_t when_ns, const Until& until) {
+    if (const WaitEnd end = rt::over(until); end != WaitEnd::kDone) return end;
+    rt::must_park("sleep_for");
+    rt::Limit limit(std::min(when_ns, until.when_ns()), until.token());
+    rt::Entry entry;
+    limit.arm();
+    limit.park(rt::WaitReason::kSleep);
+    limit.disarm();
+    const WaitEnd end = rt::wait_end(limit.g());
+    return end == WaitEnd::kTimedOut && when_ns <= until.when_ns() ? WaitEnd::kDone : end;
 }
 
 std::int64_t saturating_deadline_ns(std::chrono::nanoseconds from_now) noexcept {

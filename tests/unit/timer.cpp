@@ -171,6 +171,36 @@ TEST_CASE("stopped timers leave the heap before they are a quarter of it") {
     for (Timer& t : all) CHECK(t.heap.load(kSeqCst) == nullptr);
 }
 
+TEST_CASE("no more timers run than asked for, the first ones first") {
+    Timers timers;
+    Fired fired;
+    std::deque<Timer> all(300);
+    for (std::size_t i = 0; i < all.size(); i++)
+        timers.arm(&all[i], static_cast<std::int64_t>(300 - i), note, &fired, 300 - i);
+    CHECK(timers.run(1000, 70) == 71);
+    CHECK(timers.run(1000, 0) == 71);
+    CHECK(fired.seqs.size() == 70);
+    CHECK(fired.seqs.back() == 70);
+    check_invariants(timers);
+    CHECK(timers.run(1000, 1) == 72);
+    CHECK(timers.run(200, 1000) == 201);
+    CHECK(timers.run(1000) == 0);
+    for (std::size_t i = 0; i < 300; i++) CHECK(fired.seqs[i] == i + 1);
+}
+
+TEST_CASE("a due timer that was moved back comes after those due before its new time") {
+    Timers timers;
+    Fired fired;
+    std::deque<Timer> all(6);
+    for (std::size_t i = 0; i < all.size(); i++)
+        timers.arm(&all[i], static_cast<std::int64_t>(10 * (i + 1)), note, &fired, i);
+    timers.arm(&all[1], 45, note, &fired, 1);
+    timers.arm(&all[2], 500, note, &fired, 2);
+    CHECK(timers.run(100) == 500);
+    CHECK(fired.seqs == std::vector<std::uintptr_t>{0, 3, 1, 4, 5});
+    check_invariants(timers);
+}
+
 TEST_CASE("take moves live timers and drops zombies") {
     Timers from;
     Timers to;

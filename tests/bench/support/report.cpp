@@ -93,8 +93,13 @@ void print_aligned(const std::vector<Line>& lines) {
 
 /// The rows of one benchmark, all with the same figures.
 void print_bench(const std::vector<Row>& rows) {
+    Line figures; // of all rows, which need not have the same
+    for (const Row& row : rows)
+        for (const auto& figure : row.figures)
+            if (std::find(figures.begin(), figures.end(), figure.first) == figures.end())
+                figures.push_back(figure.first);
     Line head = {rows.front().bench, "impl", "version"};
-    for (const auto& figure : rows.front().figures) head.push_back(figure.first);
+    head.insert(head.end(), figures.begin(), figures.end());
     std::vector<Line> lines = {head};
     for (const Row& row : rows) {
         const auto ours = std::find_if(rows.begin(), rows.end(), [&](const Row& r) {
@@ -102,8 +107,7 @@ void print_bench(const std::vector<Row>& rows) {
         });
         const Row* baton = row.impl == "baton" || ours == rows.end() ? nullptr : &*ours;
         Line line = {words(row.params), row.impl, row.version};
-        for (const auto& figure : rows.front().figures)
-            line.push_back(cell(row, figure.first, baton));
+        for (const std::string& figure : figures) line.push_back(cell(row, figure, baton));
         lines.push_back(line);
     }
     print_aligned(lines);

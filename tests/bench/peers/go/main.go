@@ -45,6 +45,7 @@ var benches = map[string]func(args){
 	"select":       selects,
 	"skynet":       skynet,
 	"spawn":        spawn,
+	"timers":       timers,
 	"version":      func(args) { fmt.Printf("version=%s\n", runtime.Version()) },
 	"yield":        yield,
 }

@@ -8,6 +8,7 @@ mod clock;
 mod handoff;
 mod http;
 mod switching;
+mod timers;
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -74,6 +75,7 @@ fn main() {
         "select" => channels::selects(args),
         "skynet" => channels::skynet(args),
         "spawn" => switching::spawn(args),
+        "timers" => timers::run(args),
         "version" => println!("version={}", version()),
         "yield" => switching::yields(args),
         _ => fail(&format!("unknown benchmark '{what}'")),

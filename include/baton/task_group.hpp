@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// TaskGroup: goroutines that end before the scope that started them does, as with Go's errgroup.
+#pragma once
+
+#include <concepts>
+#include <cstddef>
+#include <exception>
+#include <functional>
+#include <mutex>
+#include <optional>
+#include <stop_token>
+#include <system_error>
+#include <type_traits>
+#include <utility>
+#include <variant>
+
+#include "baton/chan.hpp"
+#include "baton/go.hpp"
+#include "baton/sync.hpp"
+#include "baton/until.hpp"
+
+namespace [[gnu::visibility("default")]] baton {
+
+/// Goroutines that do parts of one task. The first exception that escapes one asks the others to
+/// stop, and comes out of wait().
+///
+///     baton::TaskGroup group;
+///     for (auto& url : urls)
+///         group.go([&](std::stop_token stop) { fetch(url, stop); });
+///     group.wait();
+///
+/// The destructor asks those that run to stop and waits for all, so that they may use what lives
+/// longer than the group. If one has failed and no wait() has told of it, the process ends with
+/// exit code 2, as where an exception escapes a goroutine, unless the scope is left by an exception
+/// of its own.
+///
+/// Any thread may call any function at any time, but the destructor, and set_limit while tasks run.
+/// Tasks may start more. Inside blocking() what has to wait ends the process.
+class TaskGroup {
+public:
+    TaskGroup() = default;
+    /// Its tasks are asked to stop when `parent` is, that of a Context or of another group.
+    explicit TaskGroup(std::stop_token parent)
+        : parent_(std::in_place, std::move(parent), Stop{&stop_}) {}
+    ~TaskGroup();
+    TaskGroup(const TaskGroup&) = delete;
+    TaskGroup& operator=(const TaskGroup&) = delete;
+
+    /// Starts `f(args...)` as a goroutine, or `f(stop_token, args...)` if it takes one. Parks while
+    /// as many run as set_limit allows. Throws what baton::go throws.
+    template <class F, class... Args>
+    void go(F&& f, Args&&... args) {
+        if (slots_) slots_->send({});
+        start(std::forward<F>(f), std::forward<Args>(args)...);
+    }
+    /// The same, unless as many run as set_limit allows: then it returns false.
+    template <class F, class... Args>
+    [[nodiscard]] bool try_go(F&& f, Args&&... args) {
+        if (slots_ && !slots_->try_send(std::monostate{})) return false;
+        start(std::forward<F>(f), std::forward<Args>(args)...);
+        return true;
+    }
+
+    /// Parks until no task runs; then rethrows the first exception that escaped one, once.
+    void wait();
+    /// The same, but gives up at `until`: throws the std::system_error that says so. The tasks go
+    /// on.
+    void wait(const Until& until);
+    /// The same; false, with the reason in `ec`, if it gave up. What escaped a task is thrown.
+    bool wait(const Until& until, std::error_code& ec);
+
+    /// Asks all tasks to stop, those to come too.
+    void request_stop() noexcept { stop_.request_stop(); }
+    /// What the tasks are handed: stopped by a failure, request_stop or the parent.
+    [[nodiscard]] std::stop_token token() const noexcept { return stop_.get_token(); }
+
+    /// At most `n` tasks run at once from here on. Throws std::invalid_argument for 0, and
+    /// std::logic_error while tasks run.
+    void set_limit(std::size_t n);
+
+private:
+    struct Stop {
+        std::stop_source* source;
+        void operator()() const noexcept { source->request_stop(); }
+    };
+
+    template <class F, class... Args>
+    void start(F&& f, Args&&... args) {
+        begin();
+        try {
+            baton::go(
+                [this](auto&& g, auto&&... as) {
+                    std::exception_ptr error;
+                    try {
+                        // Callable and arguments end before the wait does.
+                        [this](auto f_own, auto... args_own) {
+                            if constexpr (std::invocable<decltype(f_own), std::stop_token,
+                                                         decltype(args_own)...>) {
+                                std::invoke(std::move(f_own), token(), std::move(args_own)...);
+                            } else {
+                                std::invoke(std::move(f_own), std::move(args_own)...);
+                            }
+                        }(std::forward<decltype(g)>(g), std::forward<decltype(as)>(as)...);
+                    } catch (...) {
+                        error = std::current_exception();
+                    }
+                    end(std::move(error));
+                },
+                std::forward<F>(f), std::forward<Args>(args)...);
+        } catch (...) {
+            end(nullptr);
+            throw;
+        }
+    }
+    void begin();
+    void end(std::exception_ptr error) noexcept;
+    /// Waits; true: nobody ran any more, and `error` is the first failure.
+    detail::WaitEnd quiet(const Until& until, std::exception_ptr& error);
+
+    std::stop_source stop_;
+    std::optional<std::stop_callback<Stop>> parent_;
+    std::optional<Chan<std::monostate>> slots_; // a value for each task, where there is a limit
+    Mutex mutex_;
+    std::size_t running_ = 0; // under mutex_, as what follows
+    std::exception_ptr error_;
+    std::optional<Chan<std::monostate>> quiet_; // closed by the last that ends
+};
+
+} // namespace baton

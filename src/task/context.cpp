@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Context: a chain of nodes, each with a handle to the one it was derived from. Those that can be
+// cancelled listen to the next such one up the chain by a std::stop_callback of its token, so that
+// a child which ends first leaves nothing behind.
+//
+// Ordering: who ends a context first claims `over`, writes why, and only then tells: err() and
+// cause() read it once `told` is set, and whoever learns of the end by token or channel comes
+// after. The channel is last: who learns by it finds the token stopped, and all below over.
+#include "baton/context.hpp"
+
+#include <algorithm>
+#include <atomic>
+
+#include "kernel/clock.hpp"
+
+namespace baton {
+
+namespace detail {
+
+/// When and why contexts are over: one that can be cancelled, and those with values derived from
+/// it.
+struct ContextEnd {
+    struct OnParent {
+        ContextEnd* self;
+        const ContextEnd* parent;
+        void operator()() const noexcept { self->end(parent->err, parent->cause); }
+    };
+
+    /// The first to come says why.
+    void end(std::error_code why, const std::exception_ptr& what) noexcept {
+        // acq_rel: nothing is read; the others only see that they are not the first.
+        if (over.exchange(true, std::memory_order_acq_rel)) return;
+        err = why;
+        cause = what ? what : std::make_exception_ptr(std::system_error(why, "baton::Context"));
+        // release: pairs with the acquire in told_of.
+        told.store(true, std::memory_order_release);
+        source.request_stop();
+        std::error_code closed_once; // so there is none
+        done.close(closed_once);
+        if (timer) timer->stop();
+    }
+    [[nodiscard]] bool told_of() const noexcept {
+        return told.load(std::memory_order_acquire); // acquire: pairs with the release in end
+    }
+
+    std::atomic<bool> over{false};
+    std::atomic<bool> told{false};
+    std::error_code err;
+    std::exception_ptr cause;
+    std::int64_t when_ns = Until::kNever;
+    Chan<std::monostate> done;
+    std::stop_source source;
+    std::optional<Timer> timer; // there, if there will be one, before others see this
+    std::shared_ptr<ContextEnd> above;
+    std::optional<std::stop_callback<OnParent>> on_above; // ends first: it waits for one that runs
+};
+
+struct ContextNode {
+    std::shared_ptr<ContextNode> parent;
+    std::shared_ptr<ContextEnd> end; // its own, or its parent's
+    const std::type_info* key = nullptr;
+    std::shared_ptr<const void> value;
+};
+
+namespace {
+
+ContextEnd* end_of(const std::shared_ptr<ContextNode>& node) {
+    return node ? node->end.get() : nullptr;
+}
+
+const std::error_code kTimedOut = std::make_error_code(std::errc::timed_out);
+
+std::chrono::steady_clock::time_point time_point(std::int64_t when_ns) {
+    return std::chrono::steady_clock::time_point(std::chrono::nanoseconds(when_ns));
+}
+
+/// A timer that is far from firing, as others may not see it yet.
+void prepare_timer(const std::shared_ptr<ContextEnd>& e) {
+    // It must not keep the context: where there is no handle, nobody has a use for the end.
+    e->timer = after_func(std::chrono::hours::max(), [weak = std::weak_ptr(e)] {
+        if (const auto self = weak.lock()) self->end(kTimedOut, nullptr);
+    });
+}
+
+void start_timer(ContextEnd& e) {
+    if (e.when_ns <= kernel::nanotime()) {
+        e.end(kTimedOut, nullptr);
+        return;
+    }
+    e.timer->reset(time_point(e.when_ns));
+    if (e.told_of()) e.timer->stop(); // by who may have stopped it before that
+}
+
+} // namespace
+
+} // namespace detail
+
+std::optional<std::chrono::steady_clock::time_point> Context::deadline() const noexcept {
+    const detail::ContextEnd* e = detail::end_of(node_);
+    if (!e || e->when_ns == Until::kNever) return std::nullopt;
+    return detail::time_point(e->when_ns);
+}
+
+RecvChan<std::monostate> Context::done() const noexcept {
+    static const Chan<std::monostate> never = [] {
+        Chan<std::monostate> some;
+        const Chan<std::monostate> other = std::move(some);
+        return some; // NOLINT(bugprone-use-after-move): that is what makes it nil
+    }();
+    const detail::ContextEnd* e = detail::end_of(node_);
+    return e ? e->done : never;
+}
+
+std::stop_token Context::token() const noexcept {
+    const detail::ContextEnd* e = detail::end_of(node_);
+    return e ? e->source.get_token() : std::stop_token();
+}
+
+std::error_code Context::err() const noexcept {
+    const detail::ContextEnd* e = detail::end_of(node_);
+    return e && e->told_of() ? e->err : std::error_code();
+}
+
+std::exception_ptr Context::cause() const noexcept {
+    const detail::ContextEnd* e = detail::end_of(node_);
+    return e && e->told_of() ? e->cause : nullptr;
+}
+
+Context::operator Until() const {
+    const detail::ContextEnd* e = detail::end_of(node_);
+    if (!e) return {};
+    if (e->when_ns == Until::kNever) return e->source.get_token();
+    return {detail::time_point(e->when_ns), e->source.get_token()};
+}
+
+Context Context::derive(const Context& parent, const std::type_info& key,
+                        std::shared_ptr<const void> value) {
+    auto node = std::make_shared<detail::ContextNode>();
+    node->parent = parent.node_;
+    if (parent.node_) node->end = parent.node_->end;
+    node->key = &key;
+    node->value = std::move(value);
+    Context context;
+    context.become(std::move(node));
+    return context;
+}
+
+const void* Context::find(const std::type_info& key) const noexcept {
+    for (const detail::ContextNode* n = node_.get(); n; n = n->parent.get())
+        if (n->key && *n->key == key) return n->value.get();
+    return nullptr;
+}
+
+CancelContext::CancelContext(const Context& parent, std::int64_t when_ns) : Context(parent) {
+    auto e = std::make_shared<detail::ContextEnd>();
+    if (node()) e->above = node()->end;
+    const std::int64_t others_ns = e->above ? e->above->when_ns : Until::kNever;
+    e->when_ns = std::min(when_ns, others_ns);
+    const bool timed = when_ns < others_ns; // else that is its parent's affair
+    if (timed) detail::prepare_timer(e);
+    auto n = std::make_shared<detail::ContextNode>();
+    n->parent = node();
+    n->end = e;
+    become(std::move(n));
+    if (e->above)
+        e->on_above.emplace(e->above->source.get_token(),
+                            detail::ContextEnd::OnParent{e.get(), e->above.get()});
+    if (timed) detail::start_timer(*e);
+}
+
+void CancelContext::cancel(std::exception_ptr cause) noexcept {
+    if (detail::ContextEnd* e = detail::end_of(node()))
+        e->end(std::make_error_code(std::errc::operation_canceled), cause);
+}
+
+CancelContext with_cancel(const Context& parent) { return {parent, Until::kNever}; }
+
+} // namespace baton
