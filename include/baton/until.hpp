@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <limits>
 #include <stop_token>
+#include <system_error>
 #include <utility>
 
 namespace [[gnu::visibility("default")]] baton {
@@ -73,6 +74,8 @@ namespace detail {
 enum class WaitEnd : std::uint8_t { kDone, kTimedOut, kStopped };
 /// Throws the std::system_error for `end`, which is not kDone. `what` names the call.
 [[noreturn]] void throw_wait_end(WaitEnd end, const char* what);
+/// Whether it is kDone; else `ec` is the code for it, and is cleared if it is.
+bool waited(WaitEnd end, std::error_code& ec) noexcept;
 
 } // namespace detail
 

@@ -86,11 +86,25 @@ detail::WaitEnd over(const Until& until) {
 
 namespace baton::detail {
 
+bool waited(WaitEnd end, std::error_code& ec) noexcept {
+    switch (end) {
+    case WaitEnd::kDone:
+        ec.clear();
+        break;
+    case WaitEnd::kTimedOut:
+        ec = std::make_error_code(std::errc::timed_out);
+        break;
+    case WaitEnd::kStopped:
+        ec = std::make_error_code(std::errc::operation_canceled);
+        break;
+    }
+    return end == WaitEnd::kDone;
+}
+
 void throw_wait_end(WaitEnd end, const char* what) {
-    throw std::system_error(std::make_error_code(end == WaitEnd::kTimedOut
-                                                     ? std::errc::timed_out
-                                                     : std::errc::operation_canceled),
-                            what);
+    std::error_code ec;
+    (void)waited(end, ec);
+    throw std::system_error(ec, what);
 }
 
 } // namespace baton::detail

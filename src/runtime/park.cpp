@@ -166,8 +166,22 @@ const char* to_string(WaitReason reason) noexcept {
         return "semacquire";
     case WaitReason::kMutexLock:
         return "sync.Mutex.Lock";
+    case WaitReason::kRWMutexRLock:
+        return "sync.RWMutex.RLock";
+    case WaitReason::kRWMutexLock:
+        return "sync.RWMutex.Lock";
+    case WaitReason::kCondWait:
+        return "sync.Cond.Wait";
     case WaitReason::kWaitGroupWait:
         return "sync.WaitGroup.Wait";
+    case WaitReason::kOnceDo:
+        return "sync.Once.Do";
+    case WaitReason::kSemaphoreAcquire:
+        return "sync.Semaphore.Acquire";
+    case WaitReason::kLatchWait:
+        return "sync.Latch.Wait";
+    case WaitReason::kBarrierWait:
+        return "sync.Barrier.Wait";
     case WaitReason::kIoWait:
         return "IO wait";
     case WaitReason::kStoppingTheWorld:
