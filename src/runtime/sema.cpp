@@ -201,19 +201,25 @@ SemaWait::SemaWait(const void* addr, const Until* until)
       limit_(until && end_ == detail::WaitEnd::kDone ? std::optional<Limit>(std::in_place, *until)
                                                      : std::nullopt),
       armed_(limit_ ? &*limit_ : nullptr), queue_(addr) {
-    waiter_.g = limit_ ? limit_->g() : waiting_g();
-    if (limit_) waiter_.wait = limit_->number();
+    waiter_.g = waiting_g();
 }
 
 bool SemaWait::park(WaitReason reason, bool lifo) {
     if (end_ != detail::WaitEnd::kDone) return false;
     queue_.push(waiter_, lifo);
-    queue_.park(waiter_, reason);
+    if (park_queued(waiter_, reason)) return true;
+    if (waiter_.queued) queue_.remove(waiter_);
+    return false;
+}
+
+bool SemaWait::park_queued(SemaWaiter& w, WaitReason reason) {
+    if (end_ != detail::WaitEnd::kDone) return false;
+    if (limit_) w.wait = limit_->number();
+    queue_.park(w, reason);
     if (!limit_) return true;
-    end_ = wait_end(waiter_.g);
+    end_ = wait_end(w.g);
     if (end_ == detail::WaitEnd::kDone) return true;
     queue_.lock();
-    if (waiter_.queued) queue_.remove(waiter_);
     return false;
 }
 

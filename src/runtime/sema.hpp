@@ -99,6 +99,9 @@ public:
     /// Queues and parks. True: woken. False: given up, as end() says; the waiter is off the queue,
     /// and the queue is held.
     bool park(WaitReason reason, bool lifo = false);
+    /// The same with a waiter that is queued already, and that nobody claims before; if it gives up
+    /// it stays queued.
+    bool park_queued(SemaWaiter& w, WaitReason reason);
     detail::WaitEnd end() const { return end_; }
 
 private:
