@@ -6,5 +6,7 @@
 // given up it leaves all as if it had never begun.
 #pragma once
 
+#include "baton/barrier.hpp"
+#include "baton/latch.hpp"
 #include "baton/mutex.hpp"
 #include "baton/wait_group.hpp"
