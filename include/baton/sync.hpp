@@ -9,4 +9,5 @@
 #include "baton/barrier.hpp"
 #include "baton/latch.hpp"
 #include "baton/mutex.hpp"
+#include "baton/rwmutex.hpp"
 #include "baton/wait_group.hpp"
