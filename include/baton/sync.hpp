@@ -7,6 +7,7 @@
 #pragma once
 
 #include "baton/barrier.hpp"
+#include "baton/cond.hpp"
 #include "baton/latch.hpp"
 #include "baton/mutex.hpp"
 #include "baton/rwmutex.hpp"
