@@ -10,5 +10,6 @@
 #include "baton/cond.hpp"
 #include "baton/latch.hpp"
 #include "baton/mutex.hpp"
+#include "baton/once.hpp"
 #include "baton/rwmutex.hpp"
 #include "baton/wait_group.hpp"
