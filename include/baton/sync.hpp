@@ -12,4 +12,5 @@
 #include "baton/mutex.hpp"
 #include "baton/once.hpp"
 #include "baton/rwmutex.hpp"
+#include "baton/semaphore.hpp"
 #include "baton/wait_group.hpp"
