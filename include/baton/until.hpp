@@ -86,6 +86,8 @@ enum class WaitEnd : std::uint8_t { kDone, kTimedOut, kStopped };
 [[noreturn]] void throw_wait_end(WaitEnd end, const char* what);
 /// Its error code; none for kDone.
 std::error_code wait_error(WaitEnd end) noexcept;
+/// Whether it is kDone; else `ec` is the code for it, and is cleared if it is.
+bool waited(WaitEnd end, std::error_code& ec) noexcept;
 
 } // namespace detail
 

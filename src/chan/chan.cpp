@@ -216,7 +216,7 @@ bool chan_close(ChanCore* c) noexcept {
             woken.push_back(waiter->g);
         }
     }
-    c->lock.unlock();
+    c->lock.unlock_last();
     while (rt::G* gp = woken.pop()) rt::goready(gp);
     return true;
 }

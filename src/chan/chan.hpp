@@ -11,6 +11,9 @@
 // Locks: kChan; a select takes those of all its channels, by address. Values move into and out of
 // the buffer under it; straight from stack to stack after it is released.
 // Ordering: the lock's; a value handed over directly is ordered by goready.
+// A channel may be destroyed by who learns through it that nobody needs it any more. So once
+// another can go on because of what was done, nothing of it is touched: the lock is released last
+// (unlock_last), or a partner readied last, who still waits in it.
 // Rejected: sudogs from a cache of the P's, as the reference has: the stacks here do not move, so a
 // waiter may lie on its G's.
 #pragma once
@@ -202,7 +205,7 @@ inline bool finish_send(ChanCore* c, Offer offer, void* from) {
     c->move(c->slot(c->sendx), from);
     c->sendx = c->after(c->sendx);
     c->count = c->count + 1;
-    c->lock.unlock();
+    c->lock.unlock_last();
     return true;
 }
 
@@ -224,7 +227,7 @@ inline bool finish_receive(ChanCore* c, Offer offer, void* to) {
     rt::Sudog* sender = c->sendq.dequeue();
     if (!sender) {
         c->count = c->count - 1;
-        c->lock.unlock();
+        c->lock.unlock_last();
         return true;
     }
     // It was full: the slot just emptied is the next to fill.

@@ -92,6 +92,11 @@ detail::WaitEnd over(const Until& until) {
 
 namespace baton::detail {
 
+bool waited(WaitEnd end, std::error_code& ec) noexcept {
+    ec = wait_error(end);
+    return end == WaitEnd::kDone;
+}
+
 void throw_wait_end(WaitEnd end, const char* what) {
     throw std::system_error(wait_error(end), what);
 }

@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <cstdlib>
 
+#include "arch/x86_64/rseq_cs.hpp"
 #include "kernel/clock.hpp"
 #include "kernel/features.hpp"
 #include "kernel/futex.hpp"
@@ -54,6 +55,14 @@ void Lock::lock_slow() noexcept {
 void Lock::wake() noexcept {
     // relaxed: it tells only who of several calls the kernel, which orders the wake.
     if (sleeping().exchange(0, std::memory_order_relaxed) != 0) wake_address();
+}
+
+void Lock::unlock_last() noexcept {
+    note_released();
+    M* m = getm_or_null();
+    if (m && arch::rseq_clear_unless(m->rseq, &word_.bytes.held, &word_.bytes.sleeping)) return;
+    // release: pairs with the acquire in lock.
+    if (std::atomic_ref(word_.all).exchange(0, std::memory_order_release) != kHeld) wake_address();
 }
 
 void Lock::wake_address() noexcept { kernel::futex_wake(futex(), 1); }

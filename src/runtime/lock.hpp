@@ -20,9 +20,10 @@
 // Who wakes somebody takes `sleeping` back. If others sleep on, the one that was woken sets it
 // again when it has the lock, and so wakes the next when it unlocks.
 //
-// The two are bytes of one word: the futex, and what unlock_last() swaps as a whole. That is for a
-// lock that may be gone once it is released, as with it goes the last that kept it: of a channel
-// whose parked G drops it when it runs again.
+// A lock may be gone as soon as it is free: its channel is destroyed by who received the value that
+// was put into it under the lock. unlock_last() is for those. It looks first and stores last, in a
+// restartable sequence, which the membarrier makes start again if it had not come to the store. On
+// threads without such sequences it swaps the word of which both are bytes.
 //
 // Rejected: the word swapped in every unlock (5 ns of 16 for a send to a buffer); sleepers counted
 // in the word that unlock looks at (every unlock is a futex call until the sleeper is awake again).
@@ -80,12 +81,7 @@ public:
             wake();
     }
     /// The same; touches nothing of the lock once it is free, but for waking an address.
-    void unlock_last() {
-        note_released();
-        // release: pairs with the acquire in lock.
-        if (std::atomic_ref(word_.all).exchange(0, std::memory_order_release) != kHeld)
-            wake_address();
-    }
+    void unlock_last() noexcept;
 
 private:
     // One word, of which each byte is also used alone. The standard has no such thing; x86-64 does.

@@ -74,13 +74,8 @@ void hog_commit(G* gp, M*) {
 }
 
 bool unlock(G*, void* lock) {
-    // The G may be running before this returns, and what it waited at be gone; with one P it
-    // cannot.
-    if (only_p()) {
-        static_cast<Lock*>(lock)->unlock();
-    } else {
-        static_cast<Lock*>(lock)->unlock_last();
-    }
+    // The G may be running before this returns, and what it waited at be gone.
+    static_cast<Lock*>(lock)->unlock_last();
     return true;
 }
 
@@ -185,8 +180,22 @@ const char* to_string(WaitReason reason) noexcept {
         return "semacquire";
     case WaitReason::kMutexLock:
         return "sync.Mutex.Lock";
+    case WaitReason::kRWMutexRLock:
+        return "sync.RWMutex.RLock";
+    case WaitReason::kRWMutexLock:
+        return "sync.RWMutex.Lock";
+    case WaitReason::kCondWait:
+        return "sync.Cond.Wait";
     case WaitReason::kWaitGroupWait:
         return "sync.WaitGroup.Wait";
+    case WaitReason::kOnceDo:
+        return "sync.Once.Do";
+    case WaitReason::kSemaphoreAcquire:
+        return "sync.Semaphore.Acquire";
+    case WaitReason::kLatchWait:
+        return "sync.Latch.Wait";
+    case WaitReason::kBarrierWait:
+        return "sync.Barrier.Wait";
     case WaitReason::kIoWait:
         return "IO wait";
     case WaitReason::kFdReadLock:

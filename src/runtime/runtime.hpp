@@ -49,7 +49,8 @@ enum class GStatus : std::uint8_t {
     kDead,     // on a free list; nobody; newproc
 };
 
-/// Why a G waits, one per park site; the texts are the reference's.
+/// Why a G waits, one per park site; the texts are the reference's where it has
+/// them.
 enum class WaitReason : std::uint8_t {
     kNone,
     kSleep,
@@ -61,7 +62,14 @@ enum class WaitReason : std::uint8_t {
     kSelectNoCases,
     kSemacquire,
     kMutexLock,
+    kRWMutexRLock,
+    kRWMutexLock,
+    kCondWait,
     kWaitGroupWait,
+    kOnceDo,
+    kSemaphoreAcquire,
+    kLatchWait,
+    kBarrierWait,
     kIoWait,
     kFdReadLock,
     kFdWriteLock,

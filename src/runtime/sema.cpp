@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The table of sleepers. Each bucket has a list of the addresses waited for, each address a queue
-// of its waiters; both run through the waiters, which lie on the stacks of their parked Gs.
+// Buckets of addresses. Those of one bucket that are waited for are in a treap: a binary tree by
+// address, and a heap by a hash of the address, which keeps it balanced as random priorities would.
+// Its nodes are the first waiters; the others of an address hang in a ring from theirs.
 //
-// Rejected: a treap of addresses per bucket, as the reference has. Addresses with waiters are few,
-// even with thousands of locks; waiters of one address, which may be many, cost O(1) here too.
+// Rejected: a list of addresses per bucket: thousands of parked connections, each with a lock of
+// its own, would make every wait a walk along them. Random priorities, as the reference has: they
+// must be kept in the node and come from an M, which a plain thread has none of.
 #include "runtime/sema.hpp"
 
 #include <new>
 
-#include "runtime/entry.hpp"
 #include "runtime/foreign.hpp"
 #include "runtime/lock.hpp"
 #include "runtime/sched.hpp"
@@ -20,61 +21,39 @@ namespace {
 
 using Count = std::atomic<std::uint32_t>;
 
-struct SemaWaiter {
-    G* g;
-    const Count* addr;
-    SemaWaiter* next = nullptr;      // the next that waits for this address
-    SemaWaiter* last = nullptr;      // the last of them; in the first only
-    SemaWaiter* next_addr = nullptr; // the first for another address; in the first only
-    bool ticket = false;             // it has been given the count
-};
+std::uint64_t priority(const SemaWaiter* w) {
+    // Fibonacci hashing, then the high bits, which depend on all of the address, to the low ones.
+    const std::uint64_t mixed = reinterpret_cast<std::uintptr_t>(w->addr) * 0x9e3779b97f4a7c15;
+    return (mixed ^ mixed >> 32) * 0x9e3779b97f4a7c15;
+}
+
+} // namespace
 
 struct alignas(64) SemaRoot {
     Lock lock{Rank::kSema};
-    Count nwait{0};              // waiters, or who is about to be one; read without the lock
-    SemaWaiter* first = nullptr; // of the first address
+    Count nwait{0}; // in semacquire, or about to be; read without the lock
+    SemaWaiter* treap = nullptr;
 
-    SemaWaiter** find(const Count* addr) {
-        SemaWaiter** at = &first;
-        while (*at && (*at)->addr != addr) at = &(*at)->next_addr;
-        return at;
+    SemaWaiter* find(const void* addr) const;
+    void insert(SemaWaiter* w);
+    void erase(SemaWaiter* w);
+    /// `w` takes the place of `old`.
+    void replace(SemaWaiter* old, SemaWaiter* w);
+
+private:
+    SemaWaiter*& link_to(const SemaWaiter* w) {
+        if (!w->parent) return treap;
+        return w->parent->left == w ? w->parent->left : w->parent->right;
     }
-    void queue(SemaWaiter* w, bool lifo) {
-        SemaWaiter** at = find(w->addr);
-        SemaWaiter* head = *at;
-        if (!head) {
-            w->last = w;
-            *at = w;
-        } else if (lifo) {
-            w->next = head;
-            w->last = head->last;
-            w->next_addr = head->next_addr;
-            *at = w;
-        } else {
-            head->last->next = w;
-            head->last = w;
-        }
-    }
-    SemaWaiter* dequeue(const Count* addr) {
-        SemaWaiter** at = find(addr);
-        SemaWaiter* head = *at;
-        if (!head) return nullptr;
-        SemaWaiter* second = head->next;
-        if (second) {
-            second->last = head->last;
-            second->next_addr = head->next_addr;
-            *at = second;
-        } else {
-            *at = head->next_addr;
-        }
-        return head;
-    }
+    void rotate_up(SemaWaiter* w);
 };
+
+namespace {
 
 constexpr std::size_t kBuckets = 251; // prime: addresses come in strides of powers of two
 constinit SemaRoot table[kBuckets];
 
-SemaRoot& root_of(const Count* addr) {
+SemaRoot& root_of(const void* addr) {
     return table[(reinterpret_cast<std::uintptr_t>(addr) >> 3) % kBuckets];
 }
 
@@ -93,6 +72,174 @@ bool take_count(Count* addr) {
 
 } // namespace
 
+// ---- the treap ----
+
+SemaWaiter* SemaRoot::find(const void* addr) const {
+    SemaWaiter* w = treap;
+    while (w && w->addr != addr) w = addr < w->addr ? w->left : w->right;
+    return w;
+}
+
+void SemaRoot::insert(SemaWaiter* w) {
+    w->parent = w->left = w->right = nullptr;
+    SemaWaiter** at = &treap;
+    while (*at) {
+        w->parent = *at;
+        at = w->addr < (*at)->addr ? &(*at)->left : &(*at)->right;
+    }
+    *at = w;
+    while (w->parent && priority(w->parent) < priority(w)) rotate_up(w);
+}
+
+void SemaRoot::erase(SemaWaiter* w) {
+    while (w->left || w->right) {
+        const bool left = !w->right || (w->left && priority(w->left) > priority(w->right));
+        rotate_up(left ? w->left : w->right);
+    }
+    link_to(w) = nullptr;
+}
+
+void SemaRoot::replace(SemaWaiter* old, SemaWaiter* w) {
+    link_to(old) = w;
+    w->parent = old->parent;
+    w->left = old->left;
+    w->right = old->right;
+    if (w->left) w->left->parent = w;
+    if (w->right) w->right->parent = w;
+}
+
+/// (p (w a b) c) becomes (w a (p b c)), or the mirror image.
+void SemaRoot::rotate_up(SemaWaiter* w) {
+    SemaWaiter* p = w->parent;
+    link_to(p) = w;
+    w->parent = p->parent;
+    p->parent = w;
+    SemaWaiter*& inner = p->left == w ? w->right : w->left;
+    SemaWaiter*& outer = p->left == w ? p->left : p->right;
+    outer = inner;
+    if (inner) inner->parent = p;
+    inner = p;
+}
+
+// ---- queues ----
+
+SemaQueue::SemaQueue(const void* addr) : root_(root_of(addr)), addr_(addr) { lock(); }
+
+void SemaQueue::lock() {
+    root_.lock.lock();
+    held_ = true;
+    first_ = root_.find(addr_);
+}
+
+void SemaQueue::unlock() {
+    held_ = false;
+    root_.lock.unlock();
+}
+
+void SemaQueue::push(SemaWaiter& w, bool lifo) {
+    w.addr = addr_;
+    w.queued = true;
+    w.next = nullptr;
+    if (!first_) {
+        w.prev = &w;
+        root_.insert(&w);
+        first_ = &w;
+    } else if (lifo) {
+        w.next = first_;
+        w.prev = first_->prev;
+        first_->prev = &w;
+        root_.replace(first_, &w);
+        first_ = &w;
+    } else {
+        w.prev = first_->prev;
+        w.prev->next = &w;
+        first_->prev = &w;
+    }
+}
+
+void SemaQueue::remove(SemaWaiter& w) {
+    w.queued = false;
+    if (&w != first_) {
+        w.prev->next = w.next;
+        (w.next ? w.next : first_)->prev = w.prev;
+        return;
+    }
+    first_ = w.next;
+    if (first_) {
+        first_->prev = w.prev;
+        root_.replace(&w, first_);
+    } else {
+        root_.erase(&w);
+    }
+}
+
+bool SemaQueue::take(SemaWaiter* w) {
+    remove(*w);
+    return w->wait == 0 || claim_wait(w->g, w->wait);
+}
+
+SemaWaiter* SemaQueue::pop() {
+    while (SemaWaiter* w = first_) {
+        if (take(w)) return w;
+    }
+    return nullptr;
+}
+
+void SemaQueue::park(SemaWaiter& w, WaitReason reason) {
+    held_ = false;
+    if (w.wait == 0) {
+        goparkunlock(root_.lock, reason);
+    } else {
+        park_limited(root_.lock, reason);
+    }
+}
+
+// ---- waits ----
+
+SemaWait::SemaWait(const void* addr, const Until* until)
+    : end_(until ? over(*until) : detail::WaitEnd::kDone),
+      limit_(until && end_ == detail::WaitEnd::kDone ? std::optional<Limit>(std::in_place, *until)
+                                                     : std::nullopt),
+      armed_(limit_ ? &*limit_ : nullptr), queue_(addr) {
+    waiter_.g = waiting_g();
+}
+
+bool SemaWait::park(WaitReason reason, bool lifo) {
+    if (end_ != detail::WaitEnd::kDone) return false;
+    queue_.push(waiter_, lifo);
+    if (park_queued(waiter_, reason)) return true;
+    if (waiter_.queued) queue_.remove(waiter_);
+    return false;
+}
+
+bool SemaWait::park_queued(SemaWaiter& w, WaitReason reason) {
+    if (end_ != detail::WaitEnd::kDone) return false;
+    if (limit_) w.wait = limit_->number();
+    queue_.park(w, reason);
+    if (!limit_) return true;
+    end_ = wait_end(w.g);
+    if (end_ == detail::WaitEnd::kDone) return true;
+    queue_.lock();
+    return false;
+}
+
+void limits_work(const Until* until) {
+    if (until && until->when_ns() != Until::kNever && !getm_or_null()) ensure_started();
+}
+
+void hand_over(SemaWaiter* w) {
+    ready(w);
+    // It is next in line here: let it run now, in what is left of our time slice.
+    M* m = getm_or_null();
+    if (m && m->curg && current_p()) goyield();
+}
+
+void ready_all(GQueue& woken) {
+    while (G* gp = woken.pop()) goready(gp);
+}
+
+// ---- counting semaphores ----
+
 // An acquirer and a releaser must not miss each other:
 //
 //   (A) acquirer                       (B) releaser
@@ -102,26 +249,25 @@ bool take_count(Count* addr) {
 //   none: sleep                        none: nobody to wake
 //
 // With less than seq_cst both could look before the other's addition is seen: the count is there,
-// the acquirer sleeps, and nobody will wake it. Between the look and the sleep root.lock keeps the
-// releaser, who has seen nwait, out.
+// the acquirer sleeps, and nobody will wake it. Between the look and the sleep the queue is held,
+// which keeps the releaser, who has seen nwait, out.
 void semacquire(Count* addr, bool lifo, WaitReason reason) {
     if (take_count(addr)) return;
     Entry entry;
     SemaRoot& root = root_of(addr);
     for (;;) {
-        SemaWaiter waiter{.g = waiting_g(), .addr = addr};
-        root.lock.lock();
+        SemaWaiter waiter{.g = waiting_g()};
+        SemaQueue queue(addr);
         // seq_cst: the addition of (A).
         root.nwait.fetch_add(1, std::memory_order_seq_cst);
         if (take_count(addr)) {
             // relaxed: a releaser that still sees us looks into the bucket in vain.
             root.nwait.fetch_sub(1, std::memory_order_relaxed);
-            root.lock.unlock();
             return;
         }
-        root.queue(&waiter, lifo);
-        goparkunlock(root.lock, reason);
-        if (waiter.ticket || take_count(addr)) return;
+        queue.push(waiter, lifo);
+        queue.park(waiter, reason);
+        if (waiter.ticket != 0 || take_count(addr)) return;
     }
 }
 
@@ -131,26 +277,25 @@ void semrelease(Count* addr, bool handoff) {
     addr->fetch_add(1, std::memory_order_seq_cst);
     if (root.nwait.load(std::memory_order_seq_cst) == 0) return;
     Entry entry;
-    root.lock.lock();
-    SemaWaiter* waiter = root.dequeue(addr);
-    if (waiter) {
-        // relaxed: a releaser that still sees it looks into the bucket in vain.
-        root.nwait.fetch_sub(1, std::memory_order_relaxed);
-    }
-    root.lock.unlock();
+    SemaQueue queue(addr);
+    SemaWaiter* waiter = queue.pop();
     if (!waiter) return;
-    const bool ticket = handoff && take_count(addr);
-    waiter->ticket = ticket;
-    goready(waiter->g);
-    if (!ticket) return;
-    // It is next in line here: let it run now, in what is left of our time slice.
-    M* m = getm_or_null();
-    if (m && m->curg && current_p()) goyield();
+    // relaxed: a releaser that still sees it looks into the bucket in vain.
+    root.nwait.fetch_sub(1, std::memory_order_relaxed);
+    queue.unlock();
+    waiter->ticket = handoff && take_count(addr);
+    if (waiter->ticket != 0) {
+        hand_over(waiter);
+    } else {
+        ready(waiter);
+    }
 }
 
 void sema_forget() {
     for (SemaRoot& root : table) new (&root) SemaRoot;
 }
+
+// ---- spinning ----
 
 bool can_spin(int i) noexcept {
     constexpr int kTries = 4;

@@ -23,6 +23,7 @@
 #include "baton/sync.hpp"
 #include "baton/time.hpp"
 #include "kernel/build.hpp"
+#include "support/procs.hpp"
 
 namespace {
 
@@ -324,6 +325,25 @@ TEST_CASE("one goroutine cannot receive what it sends without a buffer") {
         CHECK_FALSE(c.try_send(1));
         CHECK_FALSE(c.try_recv());
         CHECK(c.size() == 0);
+    });
+}
+
+TEST_CASE("a channel may be destroyed by who received its last value, or its end") {
+    // AddressSanitizer and ThreadSanitizer would see the sender look at it after that.
+    procs_test::over_procs([](int) {
+        for (int i = 0; i < 2'000; i++) {
+            auto value = std::make_unique<Chan<int>>(1);
+            auto end = std::make_unique<Chan<int>>();
+            baton::go([&v = *value, &e = *end] {
+                v.send(1);
+                e.close();
+            });
+            if (i % 2 == 0) baton::yield();
+            CHECK(value->recv() == 1);
+            value.reset();
+            CHECK_FALSE(end->recv());
+            end.reset();
+        }
     });
 }
 

@@ -18,7 +18,6 @@ using namespace child_process;
 
 namespace {
 
-const Strings kTiers = {"BATON_ASSIST=probe", "BATON_ASSIST=understudy", "BATON_ASSIST=sysmon"};
 
 /// So many goroutines that each block their thread.
 void block_many(int goroutines) {

@@ -1,13 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The one restartable sequence of the ownership protocol (rseq(2), Linux's rseq selftests and
-// librseq describe the interface).
+// The restartable sequences (rseq(2), Linux's rseq selftests and librseq describe the interface):
+// of the ownership protocol
 //
 //   rseq_cmp_store(rs, cpu, word, expect, desired):
 //     rs->rseq_cs = this sequence        the kernel now aborts us if we lose the CPU
 //     if rs->cpu_id != cpu: mismatch
 //     if *word != expect:   mismatch
 //     *word = desired                    commit: the last instruction
+//
+// and of the runtime's lock
+//
+//   rseq_clear_unless(rs, byte, other):
+//     rs->rseq_cs = this sequence
+//     if rs is not registered: mismatch
+//     if *other != 0:          mismatch
+//     *byte = 0                          commit
 //
 // Threads: the one that registered rs. Against threads on the same CPU it is atomic: preempted or
 // interrupted by a signal anywhere before the commit, it goes to `aborted` and nothing was stored.
@@ -71,6 +79,41 @@ mismatch:
     return RseqResult::kMismatch;
 aborted:
     return RseqResult::kAborted;
+}
+
+[[nodiscard]] inline bool rseq_clear_unless(kernel::RseqArea* rs, std::uint8_t* byte,
+                                            const std::uint8_t* other) {
+#if defined(BATON_TSAN)
+    __tsan_release(byte); // see above
+#endif
+    asm goto(".pushsection __rseq_cs, \"aw\"\n\t"
+             ".balign 32\n\t"
+             "3:\n\t"
+             ".long 0, 0\n\t"
+             ".quad 1f, (2f - 1f), 4f\n\t"
+             ".popsection\n\t"
+             "leaq 3b(%%rip), %%rax\n\t"
+             "movq %%rax, 8(%[rs])\n\t" // rs->rseq_cs
+             "1:\n\t"
+             "cmpl $0, 4(%[rs])\n\t" // rs->cpu_id, negative in an area that is not registered
+             "jl %l[otherwise]\n\t"
+             "cmpb $0, %[other]\n\t"
+             "jne %l[otherwise]\n\t"
+             "movb $0, %[byte]\n\t"
+             "2:\n\t"
+             ".pushsection __rseq_failure, \"ax\"\n\t"
+             ".byte 0x0f, 0xb9, 0x3d\n\t"
+             ".long 0x53053053\n\t"
+             "4:\n\t"
+             "jmp %l[otherwise]\n\t"
+             ".popsection\n\t"
+             :
+             : [rs] "r"(rs), [byte] "m"(*byte), [other] "m"(*other)
+             : "rax", "memory", "cc"
+             : otherwise);
+    return true;
+otherwise:
+    return false;
 }
 
 } // namespace baton::arch

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Mutex: mutual exclusion between goroutines, as Go's sync.Mutex.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <system_error>
+
+#include "baton/until.hpp"
+
+namespace [[gnu::visibility("default")]] baton {
+
+/// A mutual exclusion lock; satisfies TimedLockable, so std::unique_lock and std::scoped_lock take
+/// it. Any thread or goroutine may unlock what another locked, and may destroy the mutex once it is
+/// unlocked and nobody waits. A lock that has to wait parks the goroutine, never its thread, and
+/// ends the process inside blocking(). Fair in the long run: who has waited for 1 ms is next.
+class Mutex {
+public:
+    Mutex() = default;
+    Mutex(const Mutex&) = delete;
+    Mutex& operator=(const Mutex&) = delete;
+
+    /// Parks until the lock is had.
+    void lock() {
+        if (!lock_at_once()) (void)lock_slow(nullptr);
+    }
+    /// The same, as long as `until` lets it; throws std::system_error, with the code timed_out or
+    /// operation_canceled, if the lock is not had then.
+    void lock(const Until& until) {
+        if (const auto end = lock_within(until); end != detail::WaitEnd::kDone)
+            detail::throw_wait_end(end, "baton::Mutex::lock");
+    }
+    /// The same; false with the reason in `ec` if the lock is not had.
+    [[nodiscard]] bool lock(const Until& until, std::error_code& ec) {
+        return detail::waited(lock_within(until), ec);
+    }
+    /// Never parks.
+    [[nodiscard]] bool try_lock() noexcept {
+        std::uint32_t state = 0;
+        // acquire, relaxed: as in lock_at_once.
+        while (!state_.compare_exchange_weak(state, state | kLocked, std::memory_order_acquire,
+                                             std::memory_order_relaxed)) {
+            if (state & kLocked) return false;
+        }
+        return true;
+    }
+    template <class Rep, class Period>
+    [[nodiscard]] bool try_lock_for(const std::chrono::duration<Rep, Period>& d) {
+        return lock_within(d) == detail::WaitEnd::kDone;
+    }
+    template <class Clock, class Duration>
+    [[nodiscard]] bool try_lock_until(const std::chrono::time_point<Clock, Duration>& t) {
+        return lock_within(t) == detail::WaitEnd::kDone;
+    }
+    /// Ends the process with a message if the lock is not held. Never waits for the lock's next
+    /// holder; may let a goroutine run that has waited for long.
+    void unlock() {
+        std::uint32_t held = kLocked;
+        // release: pairs with the acquire of who locks next. relaxed on failure: unlock_slow looks
+        // again.
+        if (!state_.compare_exchange_strong(held, 0, std::memory_order_release,
+                                            std::memory_order_relaxed))
+            unlock_slow();
+    }
+
+private:
+    static constexpr std::uint32_t kLocked = 1;
+
+    bool lock_at_once() noexcept {
+        std::uint32_t free = 0;
+        // acquire: pairs with the release of unlock, so that what the last holder wrote is seen.
+        // relaxed on failure: lock_slow looks again.
+        return state_.compare_exchange_strong(free, kLocked, std::memory_order_acquire,
+                                              std::memory_order_relaxed);
+    }
+    detail::WaitEnd lock_within(const Until& until) {
+        return lock_at_once() ? detail::WaitEnd::kDone : lock_slow(&until);
+    }
+    detail::WaitEnd lock_slow(const Until* until);
+    void unlock_slow();
+
+    std::atomic<std::uint32_t> state_{0}; // lock_word.hpp
+};
+
+} // namespace baton

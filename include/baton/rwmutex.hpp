@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// RWMutex: a lock held by one writer or by any number of readers, as Go's sync.RWMutex.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <system_error>
+
+#include "baton/until.hpp"
+
+namespace [[gnu::visibility("default")]] baton {
+
+/// Satisfies SharedTimedLockable: std::unique_lock, std::scoped_lock and std::shared_lock take it.
+/// Readers come in together, until a writer waits: those that come later queue behind it, and all
+/// that wait when it unlocks are let in before the next writer. So neither kind starves the other,
+/// and a goroutine must not lock for reading again what it has locked for reading.
+///
+/// Any thread or goroutine may unlock what another locked, and may destroy the lock once it is
+/// unlocked and nobody waits. What has to wait parks the goroutine, and ends the process inside
+/// blocking().
+class RWMutex {
+public:
+    class RLocker;
+
+    RWMutex() = default;
+    RWMutex(const RWMutex&) = delete;
+    RWMutex& operator=(const RWMutex&) = delete;
+
+    /// Parks until the lock is had for writing.
+    void lock() {
+        if (!lock_at_once()) (void)lock_slow(nullptr);
+    }
+    /// The same, as long as `until` lets it; throws std::system_error, with the code timed_out or
+    /// operation_canceled, if the lock is not had then. Readers that queued behind it go on.
+    void lock(const Until& until) {
+        if (const auto end = lock_within(until); end != detail::WaitEnd::kDone)
+            detail::throw_wait_end(end, "baton::RWMutex::lock");
+    }
+    /// The same; false with the reason in `ec` if the lock is not had.
+    [[nodiscard]] bool lock(const Until& until, std::error_code& ec) {
+        return detail::waited(lock_within(until), ec);
+    }
+    /// Never parks.
+    [[nodiscard]] bool try_lock() noexcept;
+    template <class Rep, class Period>
+    [[nodiscard]] bool try_lock_for(const std::chrono::duration<Rep, Period>& d) {
+        return lock_within(d) == detail::WaitEnd::kDone;
+    }
+    template <class Clock, class Duration>
+    [[nodiscard]] bool try_lock_until(const std::chrono::time_point<Clock, Duration>& t) {
+        return lock_within(t) == detail::WaitEnd::kDone;
+    }
+    /// Ends the process with a message if the lock is not held for writing. Never waits.
+    void unlock() {
+        std::uint32_t held = kLocked;
+        // release: pairs with the acquire of who locks next. relaxed on failure: unlock_slow looks
+        // again.
+        if (!state_.compare_exchange_strong(held, 0, std::memory_order_release,
+                                            std::memory_order_relaxed))
+            unlock_slow();
+    }
+
+    /// Parks until the lock is had for reading.
+    void lock_shared() {
+        if (!lock_shared_at_once()) (void)lock_shared_slow(nullptr);
+    }
+    /// As lock with a limit.
+    void lock_shared(const Until& until) {
+        if (const auto end = lock_shared_within(until); end != detail::WaitEnd::kDone)
+            detail::throw_wait_end(end, "baton::RWMutex::lock_shared");
+    }
+    [[nodiscard]] bool lock_shared(const Until& until, std::error_code& ec) {
+        return detail::waited(lock_shared_within(until), ec);
+    }
+    /// Never parks.
+    [[nodiscard]] bool try_lock_shared() noexcept { return lock_shared_at_once(); }
+    template <class Rep, class Period>
+    [[nodiscard]] bool try_lock_shared_for(const std::chrono::duration<Rep, Period>& d) {
+        return lock_shared_within(d) == detail::WaitEnd::kDone;
+    }
+    template <class Clock, class Duration>
+    [[nodiscard]] bool try_lock_shared_until(const std::chrono::time_point<Clock, Duration>& t) {
+        return lock_shared_within(t) == detail::WaitEnd::kDone;
+    }
+    /// Ends the process with a message if nobody reads. Never waits.
+    void unlock_shared() {
+        // release: pairs with the acquire of the writer that waits for us.
+        const std::uint32_t state = state_.fetch_sub(kReader, std::memory_order_release);
+        if (state < kReader || (state & kLocked)) unlock_shared_slow(state);
+    }
+
+    /// The reader's side as a lock of its own, for what takes a BasicLockable.
+    [[nodiscard]] RLocker rlocker() noexcept;
+
+private:
+    static constexpr std::uint32_t kLocked = 1;
+    static constexpr std::uint32_t kReader = 32;
+
+    bool lock_at_once() noexcept {
+        std::uint32_t free = 0;
+        // acquire: pairs with the releases of unlock and unlock_shared. relaxed on failure:
+        // lock_slow looks again.
+        return state_.compare_exchange_strong(free, kLocked, std::memory_order_acquire,
+                                              std::memory_order_relaxed);
+    }
+    bool lock_shared_at_once() noexcept {
+        std::uint32_t state = 0; // a guess: a failing CAS has the line already, a load has not
+        // acquire: pairs with the release of unlock. relaxed on failure: another try confirms it.
+        while (!state_.compare_exchange_weak(state, state + kReader, std::memory_order_acquire,
+                                             std::memory_order_relaxed)) {
+            if (state & kLocked) return false;
+        }
+        return true;
+    }
+    detail::WaitEnd lock_within(const Until& until) {
+        return lock_at_once() ? detail::WaitEnd::kDone : lock_slow(&until);
+    }
+    detail::WaitEnd lock_shared_within(const Until& until) {
+        return lock_shared_at_once() ? detail::WaitEnd::kDone : lock_shared_slow(&until);
+    }
+    detail::WaitEnd lock_slow(const Until* until);
+    detail::WaitEnd lock_shared_slow(const Until* until);
+    detail::WaitEnd drain(const Until* until);
+    void unlock_slow();
+    void unlock_shared_slow(std::uint32_t before);
+
+    std::atomic<std::uint32_t> state_{0}; // rwmutex.cpp
+};
+
+/// A handle; the RWMutex must outlive it.
+class RWMutex::RLocker {
+public:
+    explicit RLocker(RWMutex& mutex) noexcept : mutex_(&mutex) {}
+    void lock() { mutex_->lock_shared(); }
+    [[nodiscard]] bool try_lock() noexcept { return mutex_->try_lock_shared(); }
+    void unlock() { mutex_->unlock_shared(); }
+
+private:
+    RWMutex* mutex_;
+};
+
+inline RWMutex::RLocker RWMutex::rlocker() noexcept { return RLocker(*this); }
+
+} // namespace baton

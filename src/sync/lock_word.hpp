@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The lock of a Mutex and of a RWMutex's writers: four bits of a word, after the reference's
+// mutex.go, in two modes of operation.
+//
+// Normal: unlock wakes the first waiter, which competes with whoever comes by. Newcomers run
+// already and mostly win, which saves a switch per lock; the loser waits at the front of the queue.
+// Starvation, once a waiter that lost has waited for 1 ms: unlock hands the lock to the first
+// waiter, and it stays locked meanwhile, so that newcomers queue at the back. It ends with a waiter
+// that is the last, or that has waited for less.
+//
+// The reference counts its waiters in the word and lets them sleep on a semaphore. Here a waiter
+// may give up at any moment, also when an unlocker has reckoned with it already; so what the word
+// says of the queue is changed with the queue held, and a waiter is woken, handed the lock or gone,
+// never two of these.
+//
+// Threads: any; those that may wait where must_park allows it.
+// Invariants, with the queue held: I1 kWaiters is set if somebody is queued, and only if the first
+// waiter has kStarving. I2 kWoken is set only while somebody is awake and competes, who clears it
+// when it has the lock, or in the change by which it queues or gives up, and that only while the
+// lock is held: so the next unlock sees to the others. I3 whoever releases the lock does not touch
+// the word afterwards: it may be gone.
+// Ordering: all in one word, so orders only matter for what the lock guards: acquire where it is
+// taken, release where it is given up, relaxed for looks that a CAS confirms. What is handed over
+// is ordered by the queue's lock and goready.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+#include "baton/until.hpp"
+#include "runtime/runtime.hpp"
+
+namespace baton::detail {
+
+inline constexpr std::uint32_t kLocked = 1;
+inline constexpr std::uint32_t kWaiters = 2;  // somebody is queued
+inline constexpr std::uint32_t kWoken = 4;    // somebody is awake and competes: wake no other
+inline constexpr std::uint32_t kStarving = 8; // the first waiter is handed the lock
+/// The other bits of the word are the user's, and left alone.
+inline constexpr int kLockBits = 4;
+
+using LockWord = std::atomic<std::uint32_t>;
+
+/// Locks, or gives up at `*until`, unless that is null. `what` names the caller for must_park.
+/// Throws std::system_error where a plain thread's deadline needs the runtime and it cannot start.
+WaitEnd lock_word_lock(LockWord& word, const Until* until, rt::WaitReason reason, const char* what);
+
+/// Unlocks, and wakes or hands over to a waiter. False: nothing was done, as one of the bits
+/// `unless` is set. The caller holds the lock.
+bool lock_word_unlock(LockWord& word, std::uint32_t unless = 0);
+
+} // namespace baton::detail

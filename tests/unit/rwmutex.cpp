@@ -1,0 +1,298 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// RWMutex.
+// run: tiers
+#include "baton/rwmutex.hpp"
+
+#include <atomic>
+#include <chrono>
+#include <mutex>
+#include <shared_mutex>
+#include <stop_token>
+#include <system_error>
+#include <thread>
+#include <vector>
+
+#include <doctest/doctest.h>
+
+#include "baton/baton.hpp"
+#include "support/child.hpp"
+#include "support/lock_stress.hpp"
+#include "support/procs.hpp"
+
+namespace {
+
+using namespace std::chrono_literals;
+using namespace child_process;
+using baton::RWMutex;
+using procs_test::over_procs;
+constexpr auto kRelaxed = std::memory_order_relaxed;
+
+} // namespace
+
+TEST_CASE("readers hold an RWMutex together") {
+    // The reference's TestParallelReaders: none may leave before all are in.
+    over_procs([](int procs) {
+        for (const int readers : {1, 3, procs, 4 * procs}) {
+            RWMutex rw;
+            baton::Latch all_in(readers);
+            baton::WaitGroup wg;
+            for (int i = 0; i < readers; i++) {
+                wg.go([&] {
+                    rw.lock_shared();
+                    all_in.arrive_and_wait();
+                    rw.unlock_shared();
+                });
+            }
+            wg.wait();
+            CHECK(lock_stress::as_new(rw));
+        }
+    });
+}
+
+TEST_CASE("writers hold an RWMutex alone, readers see no half of what they do") {
+    // The reference's TestRWMutex, through the standard's guards.
+    over_procs([](int) {
+        RWMutex rw;
+        long a = 0;
+        long b = 0;
+        std::atomic<int> active{0}; // readers, and 10,000 for a writer
+        std::atomic<int> wrong{0};
+        baton::WaitGroup wg;
+        const auto reader = [&] {
+            for (int i = 0; i < 500; i++) {
+                std::shared_lock hold(rw);
+                const int n = active.fetch_add(1, kRelaxed) + 1;
+                if (n < 1 || n >= 10'000 || a != b) wrong.fetch_add(1, kRelaxed);
+                if (i % 32 == 0) baton::yield();
+                active.fetch_sub(1, kRelaxed);
+            }
+        };
+        const auto writer = [&] {
+            for (int i = 0; i < 500; i++) {
+                std::unique_lock hold(rw);
+                if (active.fetch_add(10'000, kRelaxed) != 0) wrong.fetch_add(1, kRelaxed);
+                a++;
+                if (i % 32 == 0) baton::yield();
+                b++;
+                active.fetch_sub(10'000, kRelaxed);
+            }
+        };
+        for (int i = 0; i < 10; i++) wg.go(reader);
+        for (int i = 0; i < 3; i++) wg.go(writer);
+        {
+            std::jthread foreign_writer(writer);
+            std::jthread foreign_reader(reader);
+            wg.wait();
+            baton::blocking([&] {
+                foreign_writer.join();
+                foreign_reader.join();
+            });
+        }
+        CHECK(wrong.load(kRelaxed) == 0);
+        CHECK(a == 4 * 500);
+        CHECK(lock_stress::as_new(rw));
+    });
+}
+
+TEST_CASE("a writer that waits keeps later readers out, and lets them in before the next writer") {
+    over_procs([](int) {
+        RWMutex rw;
+        std::atomic<int> step{0};
+        rw.lock_shared();
+        baton::WaitGroup wg;
+        wg.go([&] {
+            rw.lock();
+            CHECK(step.fetch_add(1, kRelaxed) == 0);
+            baton::sleep_for(5ms); // the reader and the other writer wait by now
+            rw.unlock();
+        });
+        while (rw.try_lock_shared()) { // until the writer is there
+            rw.unlock_shared();
+            baton::yield();
+        }
+        CHECK_FALSE(rw.try_lock());
+        CHECK_FALSE(rw.try_lock_shared_for(1ms));
+        wg.go([&] {
+            rw.lock_shared();
+            CHECK(step.fetch_add(1, kRelaxed) == 1);
+            baton::sleep_for(2ms);
+            rw.unlock_shared();
+        });
+        baton::sleep_for(2ms);
+        CHECK(step.load(kRelaxed) == 0);
+        wg.go([&] {
+            while (step.load(kRelaxed) == 0) baton::yield();
+            rw.lock();
+            CHECK(step.fetch_add(1, kRelaxed) == 2);
+            rw.unlock();
+        });
+        rw.unlock_shared();
+        wg.wait();
+        CHECK(step.load(kRelaxed) == 3);
+        CHECK(lock_stress::as_new(rw));
+    });
+}
+
+TEST_CASE("tries take what is free and never wait") {
+    RWMutex rw; // a plain thread may, too
+    REQUIRE(rw.try_lock());
+    CHECK_FALSE(rw.try_lock());
+    CHECK_FALSE(rw.try_lock_shared());
+    rw.unlock();
+    REQUIRE(rw.try_lock_shared());
+    REQUIRE(rw.try_lock_shared());
+    CHECK_FALSE(rw.try_lock());
+    rw.unlock_shared();
+    rw.unlock_shared();
+    CHECK(lock_stress::as_new(rw));
+}
+
+TEST_CASE("a reader's lock is a lock of its own") {
+    // The reference's TestRLocker.
+    baton::run([] {
+        RWMutex rw;
+        auto readers = rw.rlocker();
+        for (int i = 0; i < 10; i++) {
+            std::scoped_lock one(readers);
+            std::scoped_lock other(readers);
+            CHECK_FALSE(rw.try_lock());
+        }
+        std::scoped_lock hold(rw);
+        CHECK_FALSE(readers.try_lock());
+    });
+}
+
+TEST_CASE("a writer that gives up lets in the readers that queued behind it") {
+    over_procs([](int) {
+        RWMutex rw;
+        rw.lock_shared();
+        baton::WaitGroup wg;
+        std::error_code ec;
+        wg.go([&] { CHECK_FALSE(rw.lock(20ms, ec)); });
+        while (rw.try_lock_shared()) {
+            rw.unlock_shared();
+            baton::yield();
+        }
+        for (int i = 0; i < 3; i++) {
+            wg.go([&] {
+                std::shared_lock behind(rw); // we read on: it is the writer that goes
+            });
+        }
+        wg.wait();
+        CHECK(ec == std::errc::timed_out);
+        CHECK_FALSE(rw.try_lock_for(1ms));
+        CHECK_THROWS_AS(rw.lock(1ms), std::system_error);
+        rw.unlock_shared();
+        CHECK(lock_stress::as_new(rw));
+        CHECK(rw.try_lock_until(std::chrono::steady_clock::now() - 1s)); // it is free
+        CHECK_FALSE(rw.lock_shared(1ms, ec));
+        CHECK(ec == std::errc::timed_out);
+        std::stop_source source;
+        source.request_stop();
+        CHECK_FALSE(rw.lock_shared(source.get_token(), ec));
+        CHECK(ec == std::errc::operation_canceled);
+        rw.unlock();
+        CHECK(rw.try_lock_shared_until(std::chrono::steady_clock::now()));
+        rw.unlock_shared();
+        CHECK(lock_stress::as_new(rw));
+    });
+}
+
+TEST_CASE("readers, writers, deadlines and stops that meet keep the lock sound") {
+    over_procs([](int) {
+        RWMutex rw;
+        std::atomic<int> readers{0};
+        std::atomic<int> writers{0};
+        std::atomic<int> wrong{0};
+        lock_stress::run(30, [&](lock_stress::Random& random, const std::stop_token& token) {
+            std::error_code ec;
+            const bool writes = random.below(4) == 0;
+            const bool tries = random.below(5) == 0;
+            const auto pause = [&] {
+                if (random.below(16) == 0) baton::yield();
+                if (random.below(64) == 0)
+                    baton::sleep_for(std::chrono::microseconds(random.below(90)));
+            };
+            if (writes) {
+                if (!(tries ? rw.try_lock() : rw.lock(random.limit(token), ec))) return;
+                wrong.fetch_add(writers.fetch_add(1, kRelaxed) != 0, kRelaxed);
+                wrong.fetch_add(readers.load(kRelaxed) != 0, kRelaxed);
+                pause();
+                writers.fetch_sub(1, kRelaxed);
+                rw.unlock();
+            } else {
+                if (!(tries ? rw.try_lock_shared() : rw.lock_shared(random.limit(token), ec)))
+                    return;
+                readers.fetch_add(1, kRelaxed);
+                wrong.fetch_add(writers.load(kRelaxed) != 0, kRelaxed);
+                pause();
+                readers.fetch_sub(1, kRelaxed);
+                rw.unlock_shared();
+            }
+        });
+        CHECK(wrong.load(kRelaxed) == 0);
+        CHECK(lock_stress::as_new(rw));
+    });
+}
+
+TEST_CASE("an RWMutex may end as soon as it is unlocked") {
+    over_procs([](int) {
+        struct Shared {
+            RWMutex rw;
+            std::atomic<int> references{0};
+        };
+        for (int round = 0; round < 100 * lock_stress::kRounds; round++) {
+            auto* shared = new Shared;
+            shared->references.store(4, kRelaxed);
+            baton::WaitGroup wg;
+            for (int i = 0; i < 4; i++) {
+                wg.go([shared, i] {
+                    bool last;
+                    if (i % 2 == 0) {
+                        std::unique_lock hold(shared->rw);
+                        last = shared->references.fetch_sub(1) == 1;
+                    } else {
+                        std::shared_lock hold(shared->rw);
+                        last = shared->references.fetch_sub(1) == 1;
+                    }
+                    if (last) delete shared;
+                });
+            }
+            wg.wait();
+        }
+    });
+}
+
+TEST_CASE("child: unlocks unlocked" * doctest::skip()) {
+    RWMutex rw;
+    rw.unlock();
+    reached();
+}
+
+TEST_CASE("child: unlocks read" * doctest::skip()) {
+    RWMutex rw;
+    rw.lock_shared();
+    rw.unlock();
+    reached();
+}
+
+TEST_CASE("child: leaves unread" * doctest::skip()) {
+    RWMutex rw;
+    rw.unlock_shared();
+    reached();
+}
+
+TEST_CASE("child: leaves written" * doctest::skip()) {
+    RWMutex rw;
+    rw.lock();
+    rw.unlock_shared();
+    reached();
+}
+
+TEST_CASE("misuse of an RWMutex ends the process") {
+    check_dies("unlocks unlocked", "baton: unlock of unlocked RWMutex");
+    check_dies("unlocks read", "baton: unlock of unlocked RWMutex");
+    check_dies("leaves unread", "baton: unlock_shared of unlocked RWMutex");
+    check_dies("leaves written", "baton: unlock_shared of unlocked RWMutex");
+}
