@@ -48,9 +48,10 @@ std::atomic<int> counted{0};
 
 // Called in malloc and free.
 void look() {
-    if (counting.load(std::memory_order_relaxed)) counted++; // relaxed: a switch
-    if (!watching) return;
+    if (!watching && !counting) return;
     const baton::rt::M* m = baton::rt::getm_or_null();
+    if (counting && m && m->curg) counted++; // by goroutines
+    if (!watching) return;
     if (!m || baton::rt::in_gcode(m) || baton::rt::in_bracket(m)) return;
     if (by_runtime++ == 0) first_depth = backtrace(first_stack, kDepth);
 }
