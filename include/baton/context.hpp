@@ -94,9 +94,9 @@ public:
 
     /// It is over, and so is all that was derived from it; nothing, if it is over already. Runs the
     /// callbacks of stop tokens.
-    void cancel() noexcept { cancel(nullptr); }
+    void cancel() noexcept { cancel(std::exception_ptr()); }
     /// The same; `cause` is told to who asks for it.
-    void cancel(std::exception_ptr cause) noexcept;
+    void cancel(const std::exception_ptr& cause) noexcept;
 
 private:
     friend CancelContext with_cancel(const Context& parent);

@@ -146,8 +146,8 @@ public:
         }
         release();
     }
-    void set_exception(std::exception_ptr error) {
-        unset().error = std::move(error);
+    void set_exception(const std::exception_ptr& error) {
+        unset().error = error;
         release();
     }
     /// Gives what `f(args...)` returns or throws.

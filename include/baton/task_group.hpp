@@ -105,7 +105,7 @@ private:
                     } catch (...) {
                         error = std::current_exception();
                     }
-                    end(std::move(error));
+                    end(error);
                 },
                 std::forward<F>(f), std::forward<Args>(args)...);
         } catch (...) {
@@ -114,7 +114,7 @@ private:
         }
     }
     void begin();
-    void end(std::exception_ptr error) noexcept;
+    void end(const std::exception_ptr& error) noexcept;
     /// Waits; true: nobody ran any more, and `error` is the first failure.
     detail::WaitEnd quiet(const Until& until, std::exception_ptr& error);
 

@@ -169,7 +169,7 @@ CancelContext::CancelContext(const Context& parent, std::int64_t when_ns) : Cont
     if (timed) detail::start_timer(*e);
 }
 
-void CancelContext::cancel(std::exception_ptr cause) noexcept {
+void CancelContext::cancel(const std::exception_ptr& cause) noexcept {
     if (detail::ContextEnd* e = detail::end_of(node()))
         e->end(std::make_error_code(std::errc::operation_canceled), cause);
 }

@@ -41,7 +41,7 @@ void TaskGroup::begin() {
     running_++;
 }
 
-void TaskGroup::end(std::exception_ptr error) noexcept {
+void TaskGroup::end(const std::exception_ptr& error) noexcept {
     if (slots_) (void)slots_->try_recv();
     if (error) {
         {
@@ -54,7 +54,8 @@ void TaskGroup::end(std::exception_ptr error) noexcept {
     const bool last = --running_ == 0;
     const Chan<std::monostate> quiet = *quiet_;
     mutex_.unlock();
-    if (last) quiet.close();
+    std::error_code closed_once; // so there is none
+    if (last) quiet.close(closed_once);
 }
 
 detail::WaitEnd TaskGroup::quiet(const Until& until, std::exception_ptr& error) {

@@ -6,6 +6,8 @@
 #include <chrono>
 #include <cstdint>
 #include <random>
+#include <stop_token>
+#include <system_error>
 #include <vector>
 
 #include <doctest/doctest.h>
@@ -14,10 +16,12 @@
 #include "baton/run.hpp"
 #include "baton/sync.hpp"
 #include "baton/time.hpp"
+#include "support/procs.hpp"
 
 namespace {
 
 using namespace std::chrono_literals;
+using procs_test::over_procs;
 using Steady = std::chrono::steady_clock;
 constexpr auto kRelaxed = std::memory_order_relaxed;
 
@@ -144,4 +148,40 @@ TEST_CASE("a sleeper is not kept waiting by goroutines that yield") {
         stop.store(true, kRelaxed);
         wg.wait();
     });
+}
+
+TEST_CASE("sleeps are given up at a deadline and at a stop") {
+    over_procs([](int) {
+        std::error_code ec;
+        std::stop_source source;
+        const auto start = Steady::now();
+        CHECK(baton::sleep_for(2ms, source.get_token(), ec));
+        CHECK(Steady::now() - start >= 2ms);
+        CHECK_FALSE(ec);
+        baton::sleep_for(1ms, {1h, source.get_token()});
+        CHECK_FALSE(baton::sleep_for(1h, 1ms, ec));
+        CHECK(ec == std::errc::timed_out);
+        CHECK_FALSE(baton::sleep_until(Steady::now() + 1h, 1ms, ec));
+        CHECK(ec == std::errc::timed_out);
+        baton::WaitGroup wg;
+        wg.go([token = source.get_token()] {
+            try {
+                baton::sleep_for(1h, token);
+                CHECK(false);
+            } catch (const std::system_error& e) {
+                CHECK(e.code() == std::errc::operation_canceled);
+            }
+        });
+        baton::sleep_for(1ms);
+        source.request_stop();
+        wg.wait();
+        CHECK_FALSE(baton::sleep_for(1h, source.get_token(), ec));
+        CHECK(ec == std::errc::operation_canceled);
+        CHECK(baton::sleep_for(0s, source.get_token(), ec)); // nothing to wait for
+        CHECK_FALSE(ec);
+    });
+    std::error_code ec;
+    CHECK_FALSE(baton::sleep_for(1h, 1ms, ec)); // a plain thread
+    CHECK(ec == std::errc::timed_out);
+    CHECK(baton::sleep_for(1ms, 1h, ec));
 }
