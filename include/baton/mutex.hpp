@@ -42,7 +42,7 @@ public:
         // acquire, relaxed: as in lock_at_once.
         while (!state_.compare_exchange_weak(state, state | kLocked, std::memory_order_acquire,
                                              std::memory_order_relaxed)) {
-            if (state & kLocked) return false;
+            if (state & (kLocked | kStarving)) return false;
         }
         return true;
     }
@@ -57,16 +57,14 @@ public:
     /// Ends the process with a message if the lock is not held. Never waits for the lock's next
     /// holder; may let a goroutine run that has waited for long.
     void unlock() {
-        std::uint32_t held = kLocked;
-        // release: pairs with the acquire of who locks next. relaxed on failure: unlock_slow looks
-        // again.
-        if (!state_.compare_exchange_strong(held, 0, std::memory_order_release,
-                                            std::memory_order_relaxed))
-            unlock_slow();
+        // release: pairs with the acquire of who locks next.
+        const std::uint32_t left = state_.fetch_sub(kLocked, std::memory_order_release) - kLocked;
+        if (left != 0) unlock_slow(left);
     }
 
 private:
     static constexpr std::uint32_t kLocked = 1;
+    static constexpr std::uint32_t kStarving = 8;
 
     bool lock_at_once() noexcept {
         std::uint32_t free = 0;
@@ -79,7 +77,7 @@ private:
         return lock_at_once() ? detail::WaitEnd::kDone : lock_slow(&until);
     }
     detail::WaitEnd lock_slow(const Until* until);
-    void unlock_slow();
+    void unlock_slow(std::uint32_t left);
 
     std::atomic<std::uint32_t> state_{0}; // lock_word.hpp
 };

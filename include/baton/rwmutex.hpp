@@ -75,7 +75,7 @@ public:
         return detail::waited(lock_shared_within(until), ec);
     }
     /// Never parks.
-    [[nodiscard]] bool try_lock_shared() noexcept { return lock_shared_at_once(); }
+    [[nodiscard]] bool try_lock_shared() { return lock_shared_at_once(); }
     template <class Rep, class Period>
     [[nodiscard]] bool try_lock_shared_for(const std::chrono::duration<Rep, Period>& d) {
         return lock_shared_within(d) == detail::WaitEnd::kDone;
@@ -105,14 +105,12 @@ private:
         return state_.compare_exchange_strong(free, kLocked, std::memory_order_acquire,
                                               std::memory_order_relaxed);
     }
-    bool lock_shared_at_once() noexcept {
-        std::uint32_t state = 0; // a guess: a failing CAS has the line already, a load has not
-        // acquire: pairs with the release of unlock. relaxed on failure: another try confirms it.
-        while (!state_.compare_exchange_weak(state, state + kReader, std::memory_order_acquire,
-                                             std::memory_order_relaxed)) {
-            if (state & kLocked) return false;
-        }
-        return true;
+    bool lock_shared_at_once() {
+        // An addition, as a CAS would fail whenever another reader comes or goes. acquire: pairs
+        // with the release of unlock.
+        if (!(state_.fetch_add(kReader, std::memory_order_acquire) & kLocked)) return true;
+        unlock_shared(); // a writer may have begun to wait for us
+        return false;
     }
     detail::WaitEnd lock_within(const Until& until) {
         return lock_at_once() ? detail::WaitEnd::kDone : lock_slow(&until);
@@ -134,7 +132,7 @@ class RWMutex::RLocker {
 public:
     explicit RLocker(RWMutex& mutex) noexcept : mutex_(&mutex) {}
     void lock() { mutex_->lock_shared(); }
-    [[nodiscard]] bool try_lock() noexcept { return mutex_->try_lock_shared(); }
+    [[nodiscard]] bool try_lock() { return mutex_->try_lock_shared(); }
     void unlock() { mutex_->unlock_shared(); }
 
 private:

@@ -123,6 +123,28 @@ public:
     }
 };
 
+/// The same, for callbacks of code that takes it for granted that a call returns on the thread it
+/// was made on: what leave_runtime would heed is left to the next to leave.
+class EntryInPlace {
+public:
+    EntryInPlace() {
+        M* m = getm_or_null();
+        if (!m || !in_gcode(m)) return;
+        outermost_ = true;
+        enter_runtime(m);
+    }
+    ~EntryInPlace() {
+        if (!outermost_) return;
+        M* m = getm();
+        set_state(m, m->p ? shared::M_RUNNING : shared::M_CREDIT);
+    }
+    EntryInPlace(const EntryInPlace&) = delete;
+    EntryInPlace& operator=(const EntryInPlace&) = delete;
+
+private:
+    bool outermost_ = false;
+};
+
 /// The P this thread may touch, or null: a plain thread, inside blocking(), on credit.
 inline P* current_p() {
     M* m = getm_or_null();

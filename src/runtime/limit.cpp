@@ -75,7 +75,10 @@ void Limit::park(WaitReason reason) {
 }
 
 void Limit::Stop::operator()() const noexcept {
-    Entry entry;
+    // libstdc++ knows by the thread who requests the stop. Were that goroutine to yield here, the
+    // one just readied could run on its thread, take itself for the requester, and destroy this
+    // callback without waiting for its end.
+    EntryInPlace entry;
     // Who stops others at a deadline, as a context does, is as late as they are: that is no stop.
     const bool late = when_ns != Until::kNever && when_ns <= kernel::nanotime();
     give_up(g, number, late ? kTimedOut : kStopped);

@@ -183,6 +183,8 @@ const char* to_string(WaitReason reason) noexcept {
     case WaitReason::kRWMutexRLock:
         return "sync.RWMutex.RLock";
     case WaitReason::kRWMutexLock:
+        return "sync.RWMutex.Lock (other writers)";
+    case WaitReason::kRWMutexDrain:
         return "sync.RWMutex.Lock";
     case WaitReason::kCondWait:
         return "sync.Cond.Wait";

@@ -64,6 +64,7 @@ enum class WaitReason : std::uint8_t {
     kMutexLock,
     kRWMutexRLock,
     kRWMutexLock,
+    kRWMutexDrain,
     kCondWait,
     kWaitGroupWait,
     kOnceDo,

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Buckets of addresses. Those of one bucket that are waited for are in a treap: a binary tree by
-// address, and a heap by a hash of the address, which keeps it balanced as random priorities would.
-// Its nodes are the first waiters; the others of an address hang in a ring from theirs.
+// Buckets of addresses. The queues of one bucket are in a treap: a binary tree by address, and a
+// heap by a hash of the address, which keeps it balanced as random priorities would. Its nodes are
+// the first waiters; the others of a queue hang in a ring from theirs.
 //
 // Rejected: a list of addresses per bucket: thousands of parked connections, each with a lock of
 // its own, would make every wait a walk along them. Random priorities, as the reference has: they
@@ -27,6 +27,11 @@ std::uint64_t priority(const SemaWaiter* w) {
     return (mixed ^ mixed >> 32) * 0x9e3779b97f4a7c15;
 }
 
+// Before the queue of waiter `w`?
+bool before(const void* addr, WaitReason what, const SemaWaiter* w) {
+    return addr != w->addr ? addr < w->addr : what < w->what;
+}
+
 } // namespace
 
 struct alignas(64) SemaRoot {
@@ -34,7 +39,7 @@ struct alignas(64) SemaRoot {
     Count nwait{0}; // in semacquire, or about to be; read without the lock
     SemaWaiter* treap = nullptr;
 
-    SemaWaiter* find(const void* addr) const;
+    SemaWaiter* find(const void* addr, WaitReason what) const;
     void insert(SemaWaiter* w);
     void erase(SemaWaiter* w);
     /// `w` takes the place of `old`.
@@ -74,9 +79,10 @@ bool take_count(Count* addr) {
 
 // ---- the treap ----
 
-SemaWaiter* SemaRoot::find(const void* addr) const {
+SemaWaiter* SemaRoot::find(const void* addr, WaitReason what) const {
     SemaWaiter* w = treap;
-    while (w && w->addr != addr) w = addr < w->addr ? w->left : w->right;
+    while (w && (w->addr != addr || w->what != what))
+        w = before(addr, what, w) ? w->left : w->right;
     return w;
 }
 
@@ -85,7 +91,7 @@ void SemaRoot::insert(SemaWaiter* w) {
     SemaWaiter** at = &treap;
     while (*at) {
         w->parent = *at;
-        at = w->addr < (*at)->addr ? &(*at)->left : &(*at)->right;
+        at = before(w->addr, w->what, *at) ? &(*at)->left : &(*at)->right;
     }
     *at = w;
     while (w->parent && priority(w->parent) < priority(w)) rotate_up(w);
@@ -123,12 +129,15 @@ void SemaRoot::rotate_up(SemaWaiter* w) {
 
 // ---- queues ----
 
-SemaQueue::SemaQueue(const void* addr) : root_(root_of(addr)), addr_(addr) { lock(); }
+SemaQueue::SemaQueue(const void* addr, WaitReason what)
+    : root_(root_of(addr)), addr_(addr), what_(what) {
+    lock();
+}
 
 void SemaQueue::lock() {
     root_.lock.lock();
     held_ = true;
-    first_ = root_.find(addr_);
+    first_ = root_.find(addr_, what_);
 }
 
 void SemaQueue::unlock() {
@@ -138,6 +147,7 @@ void SemaQueue::unlock() {
 
 void SemaQueue::push(SemaWaiter& w, bool lifo) {
     w.addr = addr_;
+    w.what = what_;
     w.queued = true;
     w.next = nullptr;
     if (!first_) {
@@ -196,26 +206,26 @@ void SemaQueue::park(SemaWaiter& w, WaitReason reason) {
 
 // ---- waits ----
 
-SemaWait::SemaWait(const void* addr, const Until* until)
+SemaWait::SemaWait(const void* addr, WaitReason what, const Until* until)
     : end_(until ? over(*until) : detail::WaitEnd::kDone),
       limit_(until && end_ == detail::WaitEnd::kDone ? std::optional<Limit>(std::in_place, *until)
                                                      : std::nullopt),
-      armed_(limit_ ? &*limit_ : nullptr), queue_(addr) {
+      armed_(limit_ ? &*limit_ : nullptr), queue_(addr, what) {
     waiter_.g = waiting_g();
 }
 
-bool SemaWait::park(WaitReason reason, bool lifo) {
+bool SemaWait::park(bool lifo) {
     if (end_ != detail::WaitEnd::kDone) return false;
     queue_.push(waiter_, lifo);
-    if (park_queued(waiter_, reason)) return true;
+    if (park_queued(waiter_)) return true;
     if (waiter_.queued) queue_.remove(waiter_);
     return false;
 }
 
-bool SemaWait::park_queued(SemaWaiter& w, WaitReason reason) {
+bool SemaWait::park_queued(SemaWaiter& w) {
     if (end_ != detail::WaitEnd::kDone) return false;
     if (limit_) w.wait = limit_->number();
-    queue_.park(w, reason);
+    queue_.park(w);
     if (!limit_) return true;
     end_ = wait_end(w.g);
     if (end_ == detail::WaitEnd::kDone) return true;
@@ -257,7 +267,7 @@ void semacquire(Count* addr, bool lifo, WaitReason reason) {
     SemaRoot& root = root_of(addr);
     for (;;) {
         SemaWaiter waiter{.g = waiting_g()};
-        SemaQueue queue(addr);
+        SemaQueue queue(addr, WaitReason::kSemacquire);
         // seq_cst: the addition of (A).
         root.nwait.fetch_add(1, std::memory_order_seq_cst);
         if (take_count(addr)) {
@@ -277,7 +287,7 @@ void semrelease(Count* addr, bool handoff) {
     addr->fetch_add(1, std::memory_order_seq_cst);
     if (root.nwait.load(std::memory_order_seq_cst) == 0) return;
     Entry entry;
-    SemaQueue queue(addr);
+    SemaQueue queue(addr, WaitReason::kSemacquire);
     SemaWaiter* waiter = queue.pop();
     if (!waiter) return;
     // relaxed: a releaser that still sees it looks into the bucket in vain.

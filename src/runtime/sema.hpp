@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The table of sleepers (the reference's sema.go): who waits for what lives anywhere, a word of the
-// program's, waits here, in a queue found by that address. An object that can be waited for needs
-// no room for its waiters, and may be gone when the last of them is woken.
+// program's, waits here, in a queue found by that address and by what for. An object that can be
+// waited for needs no room for its waiters, and may be gone when the last of them is woken: who
+// comes late to wake them finds another object's waiters there at most, and only of the same type.
 //
 // SemaQueue is such a queue, held: while it is, nobody else queues or wakes there. So an object
 // that says in its own word that somebody waits changes it in the same critical section as the
@@ -39,20 +40,21 @@ struct SemaWaiter {
     std::int64_t since_ns = 0; // since when it waits; for those who care
     std::uint64_t ticket = 0;  // what the waker tells it
     const void* addr = nullptr;
+    WaitReason what = WaitReason::kNone;
     bool queued = false;
     SemaWaiter* next = nullptr;
     SemaWaiter* prev = nullptr;   // of the first: the last
-    SemaWaiter* parent = nullptr; // these in the first only: the tree of addresses
+    SemaWaiter* parent = nullptr; // these in the first only: the tree of queues
     SemaWaiter* left = nullptr;
     SemaWaiter* right = nullptr;
 };
 
-/// The waiters of one address, first come first served. O(1) each, but O(log n) in the number of
-/// addresses of its bucket to hold it, and for the only waiter to leave.
+/// Those that wait at one address for one thing, first come first served. O(1) each, but O(log n)
+/// in the number of queues of its bucket to hold it, and for the only waiter to leave.
 class SemaQueue {
 public:
     /// Holds it.
-    explicit SemaQueue(const void* addr);
+    SemaQueue(const void* addr, WaitReason what);
     ~SemaQueue() {
         if (held_) unlock();
     }
@@ -74,21 +76,23 @@ public:
     void push(SemaWaiter& w, bool lifo = false);
     void remove(SemaWaiter& w);
     /// Parks the caller, whose waiter `w` is queued. Afterwards the queue is not held.
+    void park(SemaWaiter& w) { park(w, what_); }
     void park(SemaWaiter& w, WaitReason reason);
 
 private:
     SemaRoot& root_;
     const void* addr_;
+    WaitReason what_;
     SemaWaiter* first_ = nullptr;
     bool held_ = false;
 };
 
-/// One wait of the caller's in the queue of `addr`, limited by `*until` unless that is null. Made
+/// One wait of the caller's at `addr` for `what`, limited by `*until` unless that is null. Made
 /// in G code, outside rt locks; holds the queue from the start. As Limit, throws where a plain
 /// thread cannot start the runtime; not if limits_work() was called before.
 class SemaWait {
 public:
-    SemaWait(const void* addr, const Until* until);
+    SemaWait(const void* addr, WaitReason what, const Until* until);
     ~SemaWait() = default;
     SemaWait(const SemaWait&) = delete;
     SemaWait& operator=(const SemaWait&) = delete;
@@ -98,10 +102,10 @@ public:
     SemaWaiter& waiter() { return waiter_; }
     /// Queues and parks. True: woken. False: given up, as end() says; the waiter is off the queue,
     /// and the queue is held.
-    bool park(WaitReason reason, bool lifo = false);
+    bool park(bool lifo = false);
     /// The same with a waiter that is queued already, and that nobody claims before; if it gives up
     /// it stays queued.
-    bool park_queued(SemaWaiter& w, WaitReason reason);
+    bool park_queued(SemaWaiter& w);
     detail::WaitEnd end() const { return end_; }
 
 private:

@@ -34,7 +34,7 @@ void BarrierCore::next_phase() noexcept {
     phase_.store(phase_.load(kRelaxed) + 1, std::memory_order_release);
     rt::GQueue woken;
     rt::Entry entry;
-    rt::SemaQueue queue(queue_of);
+    rt::SemaQueue queue(queue_of, rt::WaitReason::kBarrierWait);
     while (rt::SemaWaiter* w = queue.pop()) woken.push_back(w->g);
     queue.unlock();
     rt::ready_all(woken);
@@ -45,11 +45,11 @@ WaitEnd BarrierCore::wait(std::uint64_t phase, const Until* until) const {
     const auto over = [&] { return phase_.load(std::memory_order_acquire) != phase; };
     while (!over()) {
         rt::must_park("Barrier::wait");
-        rt::SemaWait turn(&phase_, until);
+        rt::SemaWait turn(&phase_, rt::WaitReason::kBarrierWait, until);
         // Looked at with the queue held: who ends the phase wakes those queued after that. One that
         // does so late may wake us in vain.
         if (over()) break;
-        if (!turn.park(rt::WaitReason::kBarrierWait)) return over() ? WaitEnd::kDone : turn.end();
+        if (!turn.park()) return over() ? WaitEnd::kDone : turn.end();
     }
     return WaitEnd::kDone;
 }

@@ -51,16 +51,16 @@ detail::WaitEnd ConditionVariable::wait_erased(void* lock, OnLock unlock, OnLock
     me.g = rt::waiting_g();
     {
         rt::Entry entry;
-        rt::SemaQueue queue(this);
+        rt::SemaQueue queue(this, rt::WaitReason::kCondWait);
         queue.push(me);
         waiters_.fetch_add(1, std::memory_order_relaxed); // relaxed: see notify
     }
     unlock(lock);
     auto end = detail::WaitEnd::kDone;
     {
-        rt::SemaWait turn(this, until);
+        rt::SemaWait turn(this, rt::WaitReason::kCondWait, until);
         me.parked = true;
-        if (!me.notified && !turn.park_queued(me, rt::WaitReason::kCondWait) && !me.notified) {
+        if (!me.notified && !turn.park_queued(me) && !me.notified) {
             end = turn.end();
             if (me.queued) {
                 turn.queue().remove(me);
@@ -75,7 +75,7 @@ detail::WaitEnd ConditionVariable::wait_erased(void* lock, OnLock unlock, OnLock
 void ConditionVariable::notify_slow(bool all) noexcept {
     rt::GQueue woken;
     rt::Entry entry;
-    rt::SemaQueue queue(this);
+    rt::SemaQueue queue(this, rt::WaitReason::kCondWait);
     bool done = false;
     while (!queue.empty() && !done) {
         waiters_.fetch_sub(1, std::memory_order_relaxed); // relaxed: see notify

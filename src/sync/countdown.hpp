@@ -37,6 +37,6 @@ WaitEnd countdown_wait(CountdownWord& word, const Until* until, rt::WaitReason r
                        const char* what);
 
 /// The counter has come to zero and there were waiters.
-void countdown_wake(CountdownWord& word);
+void countdown_wake(CountdownWord& word, rt::WaitReason reason);
 
 } // namespace baton::detail

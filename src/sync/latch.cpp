@@ -13,7 +13,7 @@ void Latch::count_down(std::ptrdiff_t n) {
         rt::fatal("Latch counted down below zero: it is to be counted down as often as the number "
                   "it was made with");
     if (detail::counter_of(state) == 0 && (state & detail::kCountdownWaiters))
-        detail::countdown_wake(state_);
+        detail::countdown_wake(state_, rt::WaitReason::kLatchWait);
 }
 
 detail::WaitEnd Latch::wait_within(const Until* until) const {

@@ -13,23 +13,14 @@ constexpr auto kAcquire = std::memory_order_acquire;
 constexpr auto kRelease = std::memory_order_release;
 constexpr auto kRelaxed = std::memory_order_relaxed;
 
-// A waiter's note.
-constexpr std::uint64_t kIsStarving = 1;
-// A waiter's ticket.
-constexpr std::uint64_t kHandedOver = 1;
-
-/// What the word says of the queue.
-std::uint32_t queue_bits(const rt::SemaQueue& queue) {
-    if (queue.empty()) return 0;
-    return queue.first()->note == kIsStarving ? kWaiters | kStarving : kWaiters;
-}
+constexpr std::uint64_t kHandedOver = 1; // a waiter's ticket
 
 /// Somebody who wants the lock.
 class Contender {
 public:
     Contender(LockWord& word, rt::WaitReason reason) : word_(word), reason_(reason) {}
 
-    /// Takes the lock if it is free.
+    /// Takes the lock if it is to be had.
     bool take();
     /// Spins a while if that may help; then the word is worth another look.
     bool spin();
@@ -49,7 +40,7 @@ private:
 
 bool Contender::take() {
     std::uint32_t state = word_.load(kRelaxed); // relaxed: see the head
-    while (!(state & kLocked)) {
+    while (to_be_had(state)) {
         const std::uint32_t wanted = (state | kLocked) & ~(awake_ ? kWoken : 0);
         // acquire: pairs with the release of who unlocked.
         if (word_.compare_exchange_weak(state, wanted, kAcquire, kRelaxed)) return true;
@@ -59,8 +50,7 @@ bool Contender::take() {
 
 bool Contender::spin() {
     std::uint32_t state = word_.load(kRelaxed); // relaxed: see the head
-    // A starving waiter is handed the lock: no use trying.
-    if (state & kStarving || !rt::can_spin(tries_)) return false;
+    if ((state & kStarving) || !rt::can_spin(tries_)) return false;
     if (!awake_ && (state & (kLocked | kWoken | kWaiters)) == (kLocked | kWaiters))
         // relaxed: see the head.
         awake_ = word_.compare_exchange_strong(state, state | kWoken, kRelaxed, kRelaxed);
@@ -69,30 +59,30 @@ bool Contender::spin() {
     return true;
 }
 
-/// The queue is held: says that it is about to have one more. False: the lock is free.
+/// The queue is held: says that it is about to have one more. False: the lock is to be had.
 bool Contender::announce() {
-    const std::uint32_t add = starving_ ? kWaiters | kStarving : kWaiters;
     std::uint32_t state = word_.load(kRelaxed); // relaxed: see the head
+    std::uint32_t wanted;
     do {
-        if (!(state & kLocked)) return false;
+        if (to_be_had(state)) return false;
+        wanted = (state | kWaiters) & ~(awake_ ? kWoken : 0);
+        // Only while it is locked: who unlocks looks for it then.
+        if (starving_ && (state & kLocked)) wanted |= kStarving;
         // relaxed: see the head.
-    } while (!word_.compare_exchange_weak(state, (state | add) & ~(awake_ ? kWoken : 0), kRelaxed,
-                                          kRelaxed));
+    } while (!word_.compare_exchange_weak(state, wanted, kRelaxed, kRelaxed));
     awake_ = false;
     return true;
 }
 
 bool Contender::wait(const Until* until, WaitEnd& end) {
-    rt::SemaWait turn(&word_, until);
+    rt::SemaWait turn(&word_, reason_, until);
     if (!announce()) return false;
     const bool lifo = since_ns_ != 0; // it has been woken before, and lost
     if (!lifo) since_ns_ = kernel::nanotime();
     turn.waiter().since_ns = since_ns_;
-    turn.waiter().note = starving_ ? kIsStarving : 0;
-    if (!turn.park(reason_, lifo)) {
-        // Only the bits of the queue, which is held.
-        const std::uint32_t gone = (kWaiters | kStarving) & ~queue_bits(turn.queue());
-        word_.fetch_and(~gone, kRelaxed); // relaxed: see the head
+    if (!turn.park(lifo)) {
+        // relaxed: only bits that the queue guards.
+        if (turn.queue().empty()) word_.fetch_and(~(kWaiters | kStarving), kRelaxed);
         end = turn.end();
         return true;
     }
@@ -104,61 +94,27 @@ bool Contender::wait(const Until* until, WaitEnd& end) {
     return false;
 }
 
-/// The first waiter that can be had. With it goes what it had to say.
-struct Next {
-    rt::SemaWaiter* waiter = nullptr;
-    bool starving = false;
-};
-
-Next take_first(rt::SemaQueue& queue) {
-    while (rt::SemaWaiter* w = queue.first()) {
-        const bool starving = w->note == kIsStarving;
-        if (queue.take(w)) return {w, starving};
-    }
-    return {};
-}
-
-/// To a waiter that starves: the lock stays locked.
-void hand_over(LockWord& word, rt::SemaQueue& queue, rt::SemaWaiter* w) {
-    rt::SemaWaiter* second = queue.first();
-    if (second && kernel::nanotime() - w->since_ns > kStarvationNs) second->note = kIsStarving;
+/// In starvation mode: the lock to the first waiter. The queue is held and not empty, so the word
+/// is there; nobody else takes the lock now.
+void hand_over(LockWord& word, rt::SemaQueue& queue) {
+    rt::SemaWaiter* w = queue.pop();
+    const bool ends = queue.empty() || !w || kernel::nanotime() - w->since_ns <= kStarvationNs;
+    const std::uint32_t off = (queue.empty() ? kWaiters : 0) | (ends ? kStarving : 0);
     std::uint32_t state = word.load(kRelaxed); // relaxed: see the head
     std::uint32_t wanted;
     do {
-        wanted = (state & ~(kWaiters | kStarving)) | queue_bits(queue);
+        wanted = (state & ~off) | (w ? kLocked : 0);
         // relaxed: see the head.
     } while (!word.compare_exchange_weak(state, wanted, kRelaxed, kRelaxed));
     queue.unlock();
+    if (!w) return;
     w->ticket = kHandedOver;
     rt::hand_over(w);
 }
 
-/// The lock is held and somebody may be queued. False: a bit of `unless` is set.
-bool release_to_waiter(LockWord& word, std::uint32_t unless) {
-    rt::Entry entry;
-    rt::SemaQueue queue(&word);
-    // relaxed: see the head. Nobody sets kWaiters or kStarving while we hold the queue.
-    std::uint32_t state = word.load(kRelaxed);
-    if (state & unless) return false;
-    const Next next = take_first(queue);
-    if (next.waiter && next.starving) {
-        hand_over(word, queue, next.waiter);
-        return true;
-    }
-    std::uint32_t wanted;
-    do {
-        wanted = (state & ~(kLocked | kWaiters | kStarving)) | queue_bits(queue);
-        if (next.waiter) wanted |= kWoken;
-        // release: pairs with the acquire of who locks next. relaxed on failure: a look.
-    } while (!word.compare_exchange_weak(state, wanted, kRelease, kRelaxed));
-    queue.unlock();
-    if (next.waiter) rt::ready(next.waiter);
-    return true;
-}
-
 } // namespace
 
-WaitEnd lock_word_lock(LockWord& word, const Until* until, rt::WaitReason reason,
+WaitEnd lock_word_lock(LockWord& word, rt::WaitReason reason, const Until* until,
                        const char* what) {
     Contender me(word, reason);
     if (me.take()) return WaitEnd::kDone;
@@ -171,16 +127,36 @@ WaitEnd lock_word_lock(LockWord& word, const Until* until, rt::WaitReason reason
     }
 }
 
-bool lock_word_unlock(LockWord& word, std::uint32_t unless) {
+void lock_word_unlocked(LockWord& word, rt::WaitReason reason, std::uint32_t state) {
+    const auto seen_to = [](std::uint32_t s) {
+        return !(s & kWaiters) || (s & kLocked) || (s & (kWoken | kStarving)) == kWoken;
+    };
+    if (seen_to(state)) return;
+    rt::Entry entry;
+    rt::SemaQueue queue(&word, reason);
+    // Those that waited have given up, and perhaps the word is gone.
+    if (queue.empty()) return;
+    state = word.load(kRelaxed); // relaxed: see the head
+    do {
+        if (seen_to(state)) return;
+        if (state & kStarving) return hand_over(word, queue);
+        // relaxed: see the head.
+    } while (!word.compare_exchange_weak(state, state | kWoken, kRelaxed, kRelaxed));
+    rt::SemaWaiter* w = queue.pop();
+    const std::uint32_t off = (queue.empty() ? kWaiters | kStarving : 0) | (w ? 0 : kWoken);
+    if (off != 0) word.fetch_and(~off, kRelaxed); // relaxed: see the head
+    queue.unlock();
+    if (w) rt::ready(w);
+}
+
+bool lock_word_unlock(LockWord& word, rt::WaitReason reason, std::uint32_t unless) {
     std::uint32_t state = word.load(kRelaxed); // relaxed: see the head
-    for (;;) {
+    do {
         if (state & unless) return false;
-        const bool somebody = (state & kWaiters) != 0;
-        const bool sees_to_it = (state & (kWoken | kStarving)) == kWoken;
-        if (somebody && !sees_to_it) return release_to_waiter(word, unless);
         // release: pairs with the acquire of who locks next. relaxed on failure: a look.
-        if (word.compare_exchange_weak(state, state & ~kLocked, kRelease, kRelaxed)) return true;
-    }
+    } while (!word.compare_exchange_weak(state, state & ~kLocked, kRelease, kRelaxed));
+    lock_word_unlocked(word, reason, state & ~kLocked);
+    return true;
 }
 
 } // namespace baton::detail

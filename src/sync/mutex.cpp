@@ -5,18 +5,18 @@
 
 namespace baton {
 
-static_assert(detail::kLocked == 1, "what the header locks with");
+static_assert(detail::kLocked == 1 && detail::kWaiters == 2 && detail::kWoken == 4 &&
+              detail::kStarving == 8);
 
 detail::WaitEnd Mutex::lock_slow(const Until* until) {
-    return detail::lock_word_lock(state_, until, rt::WaitReason::kMutexLock, "Mutex::lock");
+    return detail::lock_word_lock(state_, rt::WaitReason::kMutexLock, until, "Mutex::lock");
 }
 
-void Mutex::unlock_slow() {
-    // relaxed: the caller holds the lock, or has not the right to be here.
-    if (!(state_.load(std::memory_order_relaxed) & detail::kLocked))
+void Mutex::unlock_slow(std::uint32_t left) {
+    if (!((left + detail::kLocked) & detail::kLocked))
         rt::fatal("unlock of unlocked mutex: each unlock needs a lock of its own before it; "
                   "std::lock_guard keeps them in pairs");
-    (void)detail::lock_word_unlock(state_);
+    detail::lock_word_unlocked(state_, rt::WaitReason::kMutexLock, left);
 }
 
 } // namespace baton

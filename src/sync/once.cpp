@@ -28,12 +28,12 @@ Once::Turn Once::begin(const Until* until) {
         if (state_.compare_exchange_strong(state, kRunning, kAcquire, kAcquire)) return Turn::kMine;
         if (state == kDone) return Turn::kDone;
         rt::must_park("Once::call");
-        rt::SemaWait turn(&state_, until);
+        rt::SemaWait turn(&state_, rt::WaitReason::kOnceDo, until);
         // relaxed, both: a CAS confirms it, and who finishes sees it in the word that it changes.
         state = state_.load(kRelaxed);
         if (!(state & kRunning)) continue;
         if (!state_.compare_exchange_strong(state, state | kWaiters, kRelaxed, kRelaxed)) continue;
-        if (turn.park(rt::WaitReason::kOnceDo)) continue;
+        if (turn.park()) continue;
         // relaxed: only a bit that the queue guards.
         if (turn.queue().empty()) state_.fetch_and(~kWaiters, kRelaxed);
         return turn.end() == detail::WaitEnd::kTimedOut ? Turn::kTimedOut : Turn::kStopped;
@@ -47,7 +47,7 @@ void Once::finish(bool returned) noexcept {
     if (state_.compare_exchange_strong(running, final, kRelease, kRelaxed)) return;
     rt::GQueue woken;
     rt::Entry entry;
-    rt::SemaQueue queue(&state_);
+    rt::SemaQueue queue(&state_, rt::WaitReason::kOnceDo);
     while (rt::SemaWaiter* w = queue.pop()) woken.push_back(w->g);
     state_.store(final, kRelease); // release: as above. Those woken have not seen it yet
     queue.unlock();

@@ -3,12 +3,13 @@
 // RWMutex: a lock word whose lock is the writers', and above it a bit for readers that wait, and
 // the number of those that read.
 //
-// A writer takes the lock as one takes a Mutex, and then waits for the readers to leave; meanwhile
-// none come in, as that takes a lock that is free. So the number only falls, the reader that brings
-// it to zero wakes the writer, and a writer that gives up does what it would do to unlock.
+// A writer takes the lock as one takes a Mutex, and then waits for the readers to leave. One that
+// comes meanwhile counts itself, finds the lock taken, takes itself off again and queues; so the
+// number does fall, whoever brings it to zero wakes the writer, and a writer that gives up does
+// what it would do to unlock.
 //
-// Three queues, by addresses within the word: of the writers (lock_word), of the readers, and of
-// the one writer that waits for readers to leave. Who unlocks for writing lets all readers in that
+// Three queues: of the writers (lock_word), of the readers, and of the one writer that waits for
+// readers to leave. Who unlocks for writing lets all readers in that
 // wait: it takes them off their queue, counts them, lets go of the lock, and only then readies
 // them, so that none of them can have destroyed the object before.
 //
@@ -33,12 +34,9 @@ using detail::kLocked;
 using detail::LockWord;
 using detail::WaitEnd;
 
-const void* readers_queue(const LockWord& word) { return reinterpret_cast<const char*>(&word) + 1; }
-const void* drain_queue(const LockWord& word) { return reinterpret_cast<const char*>(&word) + 2; }
-
 /// Counts the readers that wait, and leaves them in `woken`. The caller has the lock.
 void let_readers_in(LockWord& word, rt::GQueue& woken) {
-    rt::SemaQueue queue(readers_queue(word));
+    rt::SemaQueue queue(&word, rt::WaitReason::kRWMutexRLock);
     std::uint32_t n = 0;
     for (; rt::SemaWaiter* w = queue.pop(); n++) woken.push_back(w->g);
     // relaxed, both: the bit is the queue's, and they are readied after the release of the lock.
@@ -52,7 +50,7 @@ bool RWMutex::try_lock() noexcept {
     std::uint32_t state = 0;
     // acquire, relaxed: as in lock_at_once.
     while (!state_.compare_exchange_weak(state, state | kLocked, kAcquire, kRelaxed)) {
-        if ((state & kLocked) || state >= kReader) return false;
+        if (!detail::to_be_had(state) || state >= kReader) return false;
     }
     return true;
 }
@@ -61,7 +59,7 @@ WaitEnd RWMutex::lock_slow(const Until* until) {
     static_assert(kLocked == detail::kLocked && kReader == kOneReader, "what the header says");
     rt::limits_work(until); // throws before anything is changed
     const WaitEnd end =
-        detail::lock_word_lock(state_, until, rt::WaitReason::kRWMutexLock, "RWMutex::lock");
+        detail::lock_word_lock(state_, rt::WaitReason::kRWMutexLock, until, "RWMutex::lock");
     return end == WaitEnd::kDone ? drain(until) : end;
 }
 
@@ -72,8 +70,8 @@ WaitEnd RWMutex::drain(const Until* until) {
     WaitEnd end = WaitEnd::kDone;
     while (!empty()) {
         rt::must_park("RWMutex::lock");
-        rt::SemaWait turn(drain_queue(state_), until);
-        if (empty() || turn.park(rt::WaitReason::kRWMutexLock)) continue;
+        rt::SemaWait turn(&state_, rt::WaitReason::kRWMutexDrain, until);
+        if (empty() || turn.park()) continue;
         end = turn.end();
         break;
     }
@@ -92,13 +90,13 @@ void RWMutex::unlock_slow() {
     // relaxed: lock_word_unlock confirms it.
     do {
         if (state_.load(kRelaxed) & kReadersWait) let_readers_in(state_, woken);
-    } while (!detail::lock_word_unlock(state_, kReadersWait));
+    } while (!detail::lock_word_unlock(state_, rt::WaitReason::kRWMutexLock, kReadersWait));
     rt::ready_all(woken);
 }
 
 WaitEnd RWMutex::lock_shared_slow(const Until* until) {
     rt::must_park("RWMutex::lock_shared");
-    rt::SemaWait turn(readers_queue(state_), until);
+    rt::SemaWait turn(&state_, rt::WaitReason::kRWMutexRLock, until);
     std::uint32_t state = state_.load(kRelaxed); // relaxed: a CAS confirms it
     for (;;) {
         if (!(state & kLocked)) {
@@ -110,7 +108,7 @@ WaitEnd RWMutex::lock_shared_slow(const Until* until) {
             break;
         }
     }
-    if (turn.park(rt::WaitReason::kRWMutexRLock)) return WaitEnd::kDone; // and counted
+    if (turn.park()) return WaitEnd::kDone; // and counted
     // relaxed: only a bit that the queue guards.
     if (turn.queue().empty()) state_.fetch_and(~kReadersWait, kRelaxed);
     return turn.end();
@@ -124,7 +122,7 @@ void RWMutex::unlock_shared_slow(std::uint32_t before) {
     // The last one, and a writer has the lock. It waits, or will see that it need not, or has given
     // up: then we wake whoever may wait there by now, to look again.
     rt::Entry entry;
-    rt::SemaQueue queue(drain_queue(state_));
+    rt::SemaQueue queue(&state_, rt::WaitReason::kRWMutexDrain);
     rt::SemaWaiter* w = queue.pop();
     queue.unlock();
     if (w) rt::ready(w);

@@ -36,7 +36,7 @@ void grant(Word& word, rt::SemaQueue& queue, rt::GQueue& woken) {
 
 detail::WaitEnd Semaphore::acquire_slow(std::ptrdiff_t n, const Until* until) {
     rt::must_park("Semaphore::acquire");
-    rt::SemaWait turn(&state_, until);
+    rt::SemaWait turn(&state_, rt::WaitReason::kSemaphoreAcquire, until);
     std::int64_t state = state_.load(std::memory_order_relaxed); // relaxed: a CAS confirms it
     for (;;) {
         if (!(state & kWaiters) && state >= n * kOne) {
@@ -51,7 +51,7 @@ detail::WaitEnd Semaphore::acquire_slow(std::ptrdiff_t n, const Until* until) {
         }
     }
     turn.waiter().note = static_cast<std::uint64_t>(n);
-    if (turn.park(rt::WaitReason::kSemaphoreAcquire)) return detail::WaitEnd::kDone;
+    if (turn.park()) return detail::WaitEnd::kDone;
     // What was not enough for us may be for those behind.
     rt::GQueue woken;
     grant(state_, turn.queue(), woken);
@@ -68,7 +68,7 @@ void Semaphore::release_slow(std::int64_t before, std::ptrdiff_t n) {
                   "release should give what one acquire took");
     rt::GQueue woken;
     rt::Entry entry;
-    rt::SemaQueue queue(&state_);
+    rt::SemaQueue queue(&state_, rt::WaitReason::kSemaphoreAcquire);
     grant(state_, queue, woken);
     queue.unlock();
     rt::ready_all(woken);

@@ -14,7 +14,7 @@ void WaitGroup::add(int n) noexcept {
     if (!(state & detail::kCountdownWaiters)) return; // from here on it may be gone
     if (n > 0 && counter == n)
         rt::fatal("WaitGroup misuse: add from zero while others wait; call add before wait");
-    if (counter == 0) detail::countdown_wake(state_);
+    if (counter == 0) detail::countdown_wake(state_, rt::WaitReason::kWaitGroupWait);
 }
 
 detail::WaitEnd WaitGroup::wait_within(const Until* until) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Boost.Fiber's side of yield, spawn, pingpong, chan, skynet and parked. One thread runs the
+// Boost.Fiber's side of yield, spawn, pingpong, chan, mutex, skynet and parked. One thread runs the
 // default scheduler (round_robin); with procs=2 both threads run work_stealing, spinning when idle,
 // its default. `boost BENCH key=value...` prints `figure=value` lines.
 #include <boost/fiber/all.hpp>
@@ -131,6 +131,23 @@ void skynet_of_a_million() {
                 bench::peak_resident_mb());
 }
 
+std::int64_t locks(std::uint64_t n, std::uint64_t tasks) {
+    const std::uint64_t each = (n + tasks - 1) / tasks;
+    fibers::mutex mutex;
+    std::vector<fibers::fiber> all;
+    const std::int64_t start = bench::now_ns();
+    for (std::uint64_t t = 0; t < tasks; ++t)
+        all.emplace_back([&mutex, each] {
+            for (std::uint64_t i = 0; i < each; ++i) {
+                mutex.lock();
+                mutex.unlock();
+            }
+        });
+    for (auto& fiber : all) fiber.join();
+    return (bench::now_ns() - start) * static_cast<std::int64_t>(n) /
+           static_cast<std::int64_t>(each * tasks);
+}
+
 /// Stacks of 16 KiB: with the default of 128 KiB each fiber costs as much, but more address space.
 double parked_bytes(long n) {
     static fibers::unbuffered_channel<int> gate; // static: the parked never leave it
@@ -175,6 +192,15 @@ void measure(const std::string& what, const bench::KeyValues& args) {
         ns = bench::ns_each(ms, [sides](std::uint64_t n) { return streams(n, sides); });
     } else if (what == "pingpong" || what == "chan") {
         ns = bench::ns_each(ms, round_trips);
+    } else if (what == "mutex") {
+        const auto tasks = static_cast<std::uint64_t>(args.number("tasks"));
+        double ops = 0;
+        const double cpu_us = bench::process_cpu_us();
+        ns = bench::ns_each(ms, [&](std::uint64_t n) {
+            ops += static_cast<double>(n);
+            return locks(n, tasks);
+        });
+        std::printf("cpu_ns_each=%.2f\n", (bench::process_cpu_us() - cpu_us) * 1000 / ops);
     } else {
         throw bench::Failure("unknown benchmark '" + what + "'");
     }

@@ -39,6 +39,7 @@ var benches = map[string]func(args){
 	"http":         serve,
 	"locked":       locked,
 	"mixed":        serve,
+	"mutex":        mutex,
 	"neighbour":    serve,
 	"parked":       parked,
 	"pingpong":     pingpong,

@@ -82,6 +82,41 @@ func thereAndBack(a args, lock bool) {
 	}))
 }
 
+// mutex: lock and unlock, for writing or reading, by so many goroutines.
+func mutex(a args) {
+	tasks := int(a.number("tasks"))
+	reads := a["kind"] == "rwmutex_read"
+	ops, cpu := 0, cpuUs()
+	figure("ns_per_op", nsEach(a.number("ms"), func(n int) int64 {
+		each := (n + tasks - 1) / tasks
+		ops += n
+		var all sync.WaitGroup
+		var lock sync.Mutex
+		var rwlock sync.RWMutex
+		start := now()
+		for range tasks {
+			all.Add(1)
+			go func() {
+				defer all.Done()
+				if reads {
+					for range each {
+						rwlock.RLock()
+						rwlock.RUnlock()
+					}
+					return
+				}
+				for range each {
+					lock.Lock()
+					lock.Unlock()
+				}
+			}()
+		}
+		all.Wait()
+		return (now() - start) * int64(n) / int64(each*tasks)
+	}))
+	figure("cpu_ns_each", (cpuUs()-cpu)*1000/float64(ops))
+}
+
 func residentBytes() float64 {
 	text, err := os.ReadFile("/proc/self/statm")
 	if err != nil {

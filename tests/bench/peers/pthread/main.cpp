@@ -24,6 +24,8 @@ int main(int argc, char** argv) {
             handoff_load(args);
         } else if (what == "http" || what == "mixed" || what == "neighbour") {
             serve();
+        } else if (what == "mutex") {
+            mutex(args);
         } else {
             throw bench::Failure("unknown benchmark '" + what + "'");
         }

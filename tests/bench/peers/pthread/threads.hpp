@@ -5,4 +5,5 @@
 
 void floor_of_handoff(const bench::KeyValues& args);
 void handoff_load(const bench::KeyValues& args);
+void mutex(const bench::KeyValues& args);
 void serve();

@@ -11,6 +11,16 @@ pub fn now() -> i64 {
     START.get_or_init(Instant::now).elapsed().as_nanos() as i64
 }
 
+/// User and system time of the whole process.
+pub fn cpu_us() -> f64 {
+    let us = |t: libc::timeval| t.tv_sec as f64 * 1e6 + t.tv_usec as f64;
+    unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        libc::getrusage(libc::RUSAGE_SELF, &mut usage);
+        us(usage.ru_utime) + us(usage.ru_stime)
+    }
+}
+
 /// How many operations to do at a time, and what they took: doubling until that is a fiftieth of
 /// the window, which warms up, then again and again for the window, and those are the figure.
 pub struct Meter {

@@ -70,6 +70,7 @@ fn main() {
         "chan" => channels::channels(args),
         "handoff" => handoff::run(args),
         "http" | "mixed" | "neighbour" => http::serve(),
+        "mutex" => switching::mutex(args),
         "parked" => switching::parked(args),
         "pingpong" => switching::pingpong(args),
         "select" => channels::selects(args),

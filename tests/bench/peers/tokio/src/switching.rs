@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! yield, spawn, pingpong, parked and bracket.
+//! yield, spawn, pingpong, mutex, parked and bracket.
 
-use crate::clock::{median, now, Meter};
+use crate::clock::{cpu_us, median, now, Meter};
 use crate::{fail, figure, on_workers, Args};
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, Semaphore};
+use tokio::sync::{mpsc, Mutex, RwLock, Semaphore};
 use tokio::task::{block_in_place, yield_now};
 
 /// Eight tasks a worker that do nothing but yield.
@@ -85,6 +85,43 @@ pub fn pingpong(args: Args) {
             echo.await.unwrap();
             if let Some(ns) = meter.add(took) {
                 return figure("ns_per_op", ns);
+            }
+        }
+    });
+}
+
+/// Lock and unlock, for writing or reading, by so many tasks.
+pub fn mutex(args: Args) {
+    let tasks = args.number("tasks") as u64;
+    let reads = args.text("kind") == "rwmutex_read";
+    on_workers(args.number("procs") as usize, async move {
+        let mut meter = Meter::new(args.number("ms"));
+        let (mut ops, cpu) = (0, cpu_us());
+        loop {
+            let each = meter.n.div_ceil(tasks);
+            ops += meter.n;
+            let (lock, rwlock) = (Arc::new(Mutex::new(())), Arc::new(RwLock::new(())));
+            let start = now();
+            let spawn = |_| {
+                let (lock, rwlock) = (lock.clone(), rwlock.clone());
+                tokio::spawn(async move {
+                    for _ in 0..each {
+                        if reads {
+                            drop(rwlock.read().await);
+                        } else {
+                            drop(lock.lock().await);
+                        }
+                    }
+                })
+            };
+            let all: Vec<_> = (0..tasks).map(spawn).collect();
+            for task in all {
+                task.await.unwrap();
+            }
+            let took = (now() - start) * meter.n as i64 / (each * tasks) as i64;
+            if let Some(ns) = meter.add(took) {
+                figure("ns_per_op", ns);
+                return figure("cpu_ns_each", (cpu_us() - cpu) * 1000.0 / ops as f64);
             }
         }
     });

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// mutex: lock and unlock, nothing in between, by one task alone and by 64 on two processors.
+//
+// kind=mutex         ns_per_op is wall time over all operations
+// kind=rwmutex_read  the same for a reader's lock, with nobody who writes
+// cpu_ns_each        CPU time of the process over all operations
+//
+// `floor` is what the processor itself takes for a compare-and-exchange and an exchange of a word
+// that nobody else uses: the two atomic operations of a plain lock. It is measured in each round,
+// as it changes with the machine's clock.
+//
+// Fair to know: nothing is done between the operations, so a lock that lets the holder come back
+// again and again looks best; what that costs those who wait is not seen here. tokio's lock is
+// first come first served, and its readers count on a semaphore; Boost.Fiber has no reader's lock.
+#include <cstdint>
+#include <mutex>
+#include <shared_mutex>
+#include <string>
+#include <utility>
+
+#include "baton/baton.hpp"
+#include "support/bench.hpp"
+#include "support/clock.hpp"
+
+namespace {
+
+template <class Guard, class Lock>
+std::int64_t measure(std::uint64_t tasks, std::uint64_t n) {
+    return baton::run([&] {
+        const std::uint64_t each = (n + tasks - 1) / tasks;
+        Lock lock;
+        baton::WaitGroup all;
+        const std::int64_t start = bench::now_ns();
+        for (std::uint64_t t = 0; t < tasks; ++t)
+            all.go([&] {
+                for (std::uint64_t i = 0; i < each; ++i) {
+                    const Guard hold(lock);
+                }
+            });
+        all.wait();
+        return (bench::now_ns() - start) * static_cast<std::int64_t>(n) /
+               static_cast<std::int64_t>(each * tasks);
+    });
+}
+
+void side(const bench::KeyValues& args) {
+    const auto tasks = static_cast<std::uint64_t>(args.number("tasks"));
+    const auto work = args.text("kind") == "mutex"
+                          ? measure<std::unique_lock<baton::Mutex>, baton::Mutex>
+                          : measure<std::shared_lock<baton::RWMutex>, baton::RWMutex>;
+    baton::run([] {}); // what starting costs is not the lock's
+    double ops = 0;
+    const double cpu_us = bench::process_cpu_us();
+    bench::print_figure("ns_per_op", bench::ns_each(args.number("ms"), [&](std::uint64_t n) {
+                            ops += static_cast<double>(n);
+                            return work(tasks, n);
+                        }));
+    bench::print_figure("cpu_ns_each", (bench::process_cpu_us() - cpu_us) * 1000 / ops);
+}
+
+void plan(bench::Plan& plan) {
+    const std::string ms = plan.options().quick ? "ms=100" : "ms=500";
+    for (const char* kind : {"mutex", "rwmutex_read"})
+        for (const auto& [tasks, procs] : {std::pair{"1", "1"}, std::pair{"64", "2"}}) {
+            const bench::Params params = {{"kind", kind}, {"tasks", tasks}, {"procs", procs}};
+            for (const char* impl : {"baton", "go", "tokio", "boost", "pthread"}) {
+                if (impl == std::string("boost") && kind != std::string("mutex")) continue;
+                plan.add(impl, params, {ms}, {.env = {std::string("BATON_MAXPROCS=") + procs}});
+            }
+            if (tasks == std::string("1"))
+                plan.add("floor", params, {ms, "floor=1"}, {}, "pthread");
+        }
+}
+
+} // namespace
+
+int main(int argc, char** argv) { return bench::run({"mutex", 7, 3, plan, side}, argc, argv); }
