@@ -34,6 +34,7 @@ void leave_one_waiting() {
         (void)Chan<int>().recv();
     });
     while (!there.load()) baton::yield();
+    baton::sleep_for(20ms); // until it waits
 }
 
 void no_core() {
