@@ -18,7 +18,6 @@ using namespace child_process;
 
 namespace {
 
-
 /// So many goroutines that each block their thread.
 void block_many(int goroutines) {
     baton::run([=] {
