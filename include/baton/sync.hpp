@@ -11,6 +11,7 @@
 #include "baton/latch.hpp"
 #include "baton/mutex.hpp"
 #include "baton/once.hpp"
+#include "baton/pool.hpp"
 #include "baton/rwmutex.hpp"
 #include "baton/semaphore.hpp"
 #include "baton/wait_group.hpp"

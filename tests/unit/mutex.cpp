@@ -251,6 +251,29 @@ TEST_CASE("locks, tries, deadlines and stops that meet keep the mutex sound") {
     });
 }
 
+TEST_CASE("who queues as the last holder unlocks is not left behind") {
+    // Two that lock once each, at the same time: nobody comes by later who would wake the other.
+    over_procs([](int) {
+        baton::Mutex mu;
+        constexpr int kTurns = 500 * lock_stress::kRounds;
+        std::atomic<int> arrived{0};
+        baton::WaitGroup wg;
+        for (int who = 0; who < 2; who++) {
+            wg.go([&] {
+                for (int turn = 1; turn <= kTurns; turn++) {
+                    arrived.fetch_add(1);
+                    for (int spins = 1; arrived.load() < 2 * turn; spins++)
+                        if (spins % 1000 == 0) baton::yield();
+                    mu.lock();
+                    mu.unlock();
+                }
+            });
+        }
+        wg.wait();
+        CHECK(lock_stress::as_new(mu));
+    });
+}
+
 TEST_CASE("Mutex may end as soon as it is unlocked") {
     // Whoever drops the last reference destroys it, though others may not have returned from their
     // unlock. Under ASan a late look at it would show.

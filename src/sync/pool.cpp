@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Pool: a shelf for each processor there was when the pool was made, under a lock of its own, which
+// nobody else wants but who finds his own shelf empty.
+//
+// The reference drops what a pool holds in the second collection of garbage after it was put. Here
+// a shelf notes the fewest that lay on it in a period: so many were not needed, and go. That is
+// looked at in put, on the thread of who uses the pool: destroying objects is nothing for sysmon.
+//
+// Rejected: the reference's lock-free chain of rings with a slot for the owner alone. It saves the
+// owner a locked instruction, but there whoever drops objects has stopped the world.
+#include "baton/pool.hpp"
+
+#include <algorithm>
+#include <cstdint>
+
+#include <sched.h>
+
+#include "baton/run.hpp"
+#include "kernel/clock.hpp"
+#include "runtime/entry.hpp"
+#include "runtime/lock.hpp"
+
+namespace baton::detail {
+
+namespace {
+
+constexpr std::uint32_t kRoom = 64;
+constexpr std::uint32_t kLookEvery = 16; // puts; the clock costs as much as one
+constexpr std::int64_t kPeriodNs = 1'000'000'000;
+
+} // namespace
+
+struct alignas(64) PoolShard {
+    rt::Lock lock{rt::Rank::kLeaf};
+    std::uint32_t n = 0;
+    std::uint32_t low = 0; // the fewest in this period
+    std::uint32_t puts = 0;
+    std::int64_t period_ns = 0; // since when
+    void* objects[kRoom];
+
+    void* pop() {
+        if (n == 0) return nullptr;
+        void* object = objects[--n];
+        low = std::min(low, n);
+        return object;
+    }
+};
+
+namespace {
+
+/// Objects on their way to be destroyed, once no lock is held.
+struct Surplus {
+    void* objects[kRoom + 1];
+    std::uint32_t n = 0;
+};
+
+/// The oldest `many`, the lock held.
+void take_oldest(PoolShard& shard, std::uint32_t many, Surplus& out) {
+    std::copy_n(shard.objects, many, out.objects + out.n);
+    std::copy(shard.objects + many, shard.objects + shard.n, shard.objects);
+    out.n += many;
+    shard.n -= many;
+}
+
+/// The lock held: what nobody needed in a period that is over.
+void age(PoolShard& shard, Surplus& out) {
+    if (++shard.puts % kLookEvery != 0) return;
+    const std::int64_t now = kernel::nanotime();
+    if (now - shard.period_ns < kPeriodNs) return;
+    if (shard.period_ns != 0) take_oldest(shard, std::min(shard.low, shard.n), out);
+    shard.period_ns = now;
+    shard.low = shard.n;
+}
+
+} // namespace
+
+PoolCore::PoolCore(void (*destroy)(void*) noexcept)
+    : destroy_(destroy), n_(static_cast<std::size_t>(max_procs())),
+      shards_(std::make_unique<PoolShard[]>(n_)) {}
+
+PoolCore::~PoolCore() { clear(); }
+
+// In an Entry. Any shard will do; that of the processor is next to nobody else's.
+PoolShard& PoolCore::own_shard() const noexcept {
+    const rt::P* p = rt::current_p();
+    const auto place = p ? p->slot : static_cast<std::uint32_t>(std::max(sched_getcpu(), 0));
+    return shards_[place % n_];
+}
+
+void* PoolCore::get() noexcept {
+    rt::Entry entry;
+    PoolShard* own = &own_shard();
+    {
+        rt::LockGuard guard(own->lock);
+        if (void* object = own->pop()) return object;
+    }
+    const auto first = static_cast<std::size_t>(own - shards_.get());
+    for (std::size_t i = 1; i < n_; i++) {
+        PoolShard& other = shards_[(first + i) % n_];
+        rt::LockGuard guard(other.lock);
+        if (void* object = other.pop()) return object;
+    }
+    return nullptr;
+}
+
+void PoolCore::put(void* object) noexcept {
+    Surplus surplus;
+    {
+        rt::Entry entry;
+        PoolShard& shard = own_shard();
+        rt::LockGuard guard(shard.lock);
+        if (shard.n == kRoom) {
+            surplus.objects[surplus.n++] = object;
+        } else {
+            shard.objects[shard.n++] = object;
+        }
+        age(shard, surplus);
+    }
+    for (std::uint32_t i = 0; i < surplus.n; i++) destroy_(surplus.objects[i]);
+}
+
+void PoolCore::clear() noexcept {
+    for (std::size_t i = 0; i < n_; i++) {
+        Surplus all;
+        {
+            rt::Entry entry;
+            rt::LockGuard guard(shards_[i].lock);
+            take_oldest(shards_[i], shards_[i].n, all);
+            shards_[i].low = 0;
+        }
+        for (std::uint32_t k = 0; k < all.n; k++) destroy_(all.objects[k]);
+    }
+}
+
+std::size_t PoolCore::size() const noexcept {
+    rt::Entry entry;
+    std::size_t sum = 0;
+    for (std::size_t i = 0; i < n_; i++) {
+        rt::LockGuard guard(shards_[i].lock);
+        sum += shards_[i].n;
+    }
+    return sum;
+}
+
+} // namespace baton::detail
