@@ -33,13 +33,10 @@ struct Rational {
         num = n / g;
         den = d / g;
     }
-    friend bool operator==(const Rational&, const Rational&) = default;
     friend Rational operator+(Rational a, Rational b) {
         const std::int64_t g = std::gcd(a.den, b.den);
         return {a.num * (b.den / g) + b.num * (a.den / g), a.den / g * b.den};
     }
-    friend Rational operator-(Rational a) { return {-a.num, a.den}; }
-    friend Rational operator-(Rational a, Rational b) { return a + -b; }
     friend Rational operator*(Rational a, Rational b) {
         const std::int64_t g1 = std::gcd(a.num, b.den);
         const std::int64_t g2 = std::gcd(b.num, a.den);

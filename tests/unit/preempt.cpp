@@ -144,6 +144,7 @@ TEST_CASE("preempt: floating point and vector registers come back") {
     baton::run([] {
         const int procs = baton::set_max_procs(1);
         auto work = [] {
+            asm volatile(""); // not for the compiler to work out
             std::array<double, 64> v{};
             for (std::size_t i = 0; i < v.size(); i++) v[i] = 1.0 + static_cast<double>(i);
             for (int k = 0; k < 600'000; k++) {
