@@ -51,7 +51,7 @@ template <class Completion = detail::NoCompletion>
 class Barrier {
 public:
     /// Which phase an arrival belongs to.
-    class arrival_token {
+    class arrival_token { // NOLINT(readability-identifier-naming): std::barrier's
     public:
         arrival_token(arrival_token&&) noexcept = default;
         arrival_token& operator=(arrival_token&&) noexcept = default;

@@ -94,8 +94,7 @@ template <class F>
 class OtherwiseCase : public CaseBase {
 public:
     static constexpr CaseKind kKind = CaseKind::kOtherwise;
-    template <class G>
-    explicit OtherwiseCase(G&& f) : f_(std::forward<G>(f)) {}
+    explicit OtherwiseCase(F f) : f_(std::move(f)) {}
     void run(ChanEnd) { f_(); }
 
 private:

@@ -30,7 +30,6 @@ constexpr std::uint32_t kOneReader = kReadersWait << 1;
 constexpr auto kAcquire = std::memory_order_acquire;
 constexpr auto kRelaxed = std::memory_order_relaxed;
 
-using detail::kLocked;
 using detail::LockWord;
 using detail::WaitEnd;
 
