@@ -19,13 +19,16 @@
 #include "support/child.hpp"
 #include "support/lock_stress.hpp"
 #include "support/procs.hpp"
+#include "support/waiters.hpp"
 
 namespace {
 
 using namespace std::chrono_literals;
 using namespace child_process;
 using baton::RWMutex;
+using baton::rt::WaitReason;
 using procs_test::over_procs;
+using waiters_test::await_waiter;
 constexpr auto kRelaxed = std::memory_order_relaxed;
 
 } // namespace
@@ -104,14 +107,12 @@ TEST_CASE("a writer that waits keeps later readers out, and lets them in before 
         wg.go([&] {
             rw.lock();
             CHECK(step.fetch_add(1, kRelaxed) == 0);
-            baton::sleep_for(5ms); // the reader and the other writer wait by now
+            await_waiter(&rw, WaitReason::kRWMutexLock);
             rw.unlock();
         });
-        while (rw.try_lock_shared()) { // until the writer is there
-            rw.unlock_shared();
-            baton::yield();
-        }
+        await_waiter(&rw, WaitReason::kRWMutexDrain);
         CHECK_FALSE(rw.try_lock());
+        CHECK_FALSE(rw.try_lock_shared());
         CHECK_FALSE(rw.try_lock_shared_for(1ms));
         wg.go([&] {
             rw.lock_shared();
@@ -119,14 +120,14 @@ TEST_CASE("a writer that waits keeps later readers out, and lets them in before 
             baton::sleep_for(2ms);
             rw.unlock_shared();
         });
-        baton::sleep_for(2ms);
+        await_waiter(&rw, WaitReason::kRWMutexRLock);
         CHECK(step.load(kRelaxed) == 0);
         wg.go([&] {
-            while (step.load(kRelaxed) == 0) baton::yield();
             rw.lock();
             CHECK(step.fetch_add(1, kRelaxed) == 2);
             rw.unlock();
         });
+        await_waiter(&rw, WaitReason::kRWMutexLock);
         rw.unlock_shared();
         wg.wait();
         CHECK(step.load(kRelaxed) == 3);
@@ -169,18 +170,18 @@ TEST_CASE("a writer that gives up lets in the readers that queued behind it") {
         rw.lock_shared();
         baton::WaitGroup wg;
         std::error_code ec;
-        wg.go([&] { CHECK_FALSE(rw.lock(20ms, ec)); });
-        while (rw.try_lock_shared()) {
-            rw.unlock_shared();
-            baton::yield();
-        }
+        std::stop_source source;
+        wg.go([&] { CHECK_FALSE(rw.lock(source.get_token(), ec)); });
+        await_waiter(&rw, WaitReason::kRWMutexDrain);
         for (int i = 0; i < 3; i++) {
             wg.go([&] {
                 std::shared_lock behind(rw); // we read on: it is the writer that goes
             });
         }
+        await_waiter(&rw, WaitReason::kRWMutexRLock);
+        source.request_stop();
         wg.wait();
-        CHECK(ec == std::errc::timed_out);
+        CHECK(ec == std::errc::operation_canceled);
         CHECK_FALSE(rw.try_lock_for(1ms));
         CHECK_THROWS_AS(rw.lock(1ms), std::system_error);
         rw.unlock_shared();
@@ -188,8 +189,6 @@ TEST_CASE("a writer that gives up lets in the readers that queued behind it") {
         CHECK(rw.try_lock_until(std::chrono::steady_clock::now() - 1s)); // it is free
         CHECK_FALSE(rw.lock_shared(1ms, ec));
         CHECK(ec == std::errc::timed_out);
-        std::stop_source source;
-        source.request_stop();
         CHECK_FALSE(rw.lock_shared(source.get_token(), ec));
         CHECK(ec == std::errc::operation_canceled);
         rw.unlock();

@@ -17,6 +17,7 @@
 #include "baton/sync.hpp"
 #include "kernel/build.hpp"
 #include "support/procs.hpp"
+#include "support/waiters.hpp"
 
 namespace {
 
@@ -34,11 +35,6 @@ const void* in_one_bucket(std::size_t i) {
     return reinterpret_cast<const void*>(std::uintptr_t{0x7f0000000000} + i * 8 * 251);
 }
 
-bool has_waiter(const void* addr) {
-    const baton::rt::Entry entry;
-    return !SemaQueue(addr, WaitReason::kSemacquire).empty();
-}
-
 /// Does the waiter run before who released goes on?
 bool waiter_is_first(bool handoff) {
     std::atomic<std::uint32_t> sema{0};
@@ -53,7 +49,7 @@ bool waiter_is_first(bool handoff) {
         be_first(1);
         semrelease(&sema, true);
     });
-    while (!has_waiter(&sema)) baton::yield();
+    waiters_test::await_waiter(&sema, WaitReason::kSemacquire);
     semrelease(&sema, handoff);
     be_first(2);
     wg.wait();

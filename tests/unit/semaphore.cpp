@@ -16,12 +16,14 @@
 #include "support/child.hpp"
 #include "support/lock_stress.hpp"
 #include "support/procs.hpp"
+#include "support/waiters.hpp"
 
 namespace {
 
 using namespace std::chrono_literals;
 using namespace child_process;
 using baton::Semaphore;
+using baton::rt::WaitReason;
 using procs_test::over_procs;
 constexpr auto kRelaxed = std::memory_order_relaxed;
 
@@ -56,21 +58,17 @@ TEST_CASE("who wants many permits is not passed by those who want few") {
         sem.acquire(2);
         baton::WaitGroup wg;
         std::atomic<int> order{0};
-        std::atomic<bool> started{false};
         wg.go([&] {
-            started.store(true, kRelaxed);
             sem.acquire(2);
             CHECK(order.fetch_add(1, kRelaxed) == 0);
             sem.release(2);
         });
-        while (!started.load(kRelaxed)) baton::yield();
-        baton::sleep_for(1ms);
+        waiters_test::await_waiter(&sem, WaitReason::kSemaphoreAcquire);
         wg.go([&] {
             sem.acquire();
             CHECK(order.fetch_add(1, kRelaxed) == 1);
             sem.release();
         });
-        baton::sleep_for(1ms);
         sem.release();
         CHECK_FALSE(sem.try_acquire()); // it is the first one's
         baton::sleep_for(1ms);
@@ -86,22 +84,23 @@ TEST_CASE("when the first gives up those behind it get what is enough for them")
         Semaphore sem(1);
         baton::WaitGroup wg;
         std::error_code ec;
-        std::atomic<bool> started{false};
+        std::stop_source source;
+        wg.go([&] { CHECK_FALSE(sem.acquire(2, {1h, source.get_token()}, ec)); });
+        waiters_test::await_waiter(&sem, WaitReason::kSemaphoreAcquire);
+        std::atomic<bool> queues{false};
         wg.go([&] {
-            started.store(true, kRelaxed);
-            CHECK_FALSE(sem.acquire(2, 20ms, ec));
+            queues.store(true, kRelaxed);
+            sem.acquire(); // without a release
         });
-        while (!started.load(kRelaxed)) baton::yield();
-        baton::sleep_for(2ms);
-        wg.go([&] { sem.acquire(); }); // without a release
+        while (!queues.load(kRelaxed)) baton::yield();
+        baton::sleep_for(1ms); // it is behind by now, most likely
+        source.request_stop();
         wg.wait();
-        CHECK(ec == std::errc::timed_out);
+        CHECK(ec == std::errc::operation_canceled);
         CHECK_FALSE(sem.try_acquire());
         CHECK_FALSE(sem.try_acquire_for(1ms));
         CHECK_FALSE(sem.try_acquire_until(std::chrono::steady_clock::now() + 1ms));
         CHECK_THROWS_AS(sem.acquire(1ms), std::system_error);
-        std::stop_source source;
-        std::jthread stopper([&] { source.request_stop(); });
         CHECK_FALSE(sem.acquire(source.get_token(), ec));
         CHECK(ec == std::errc::operation_canceled);
         sem.release();
