@@ -233,7 +233,7 @@ inline bool finish_receive(ChanCore* c, Offer offer, void* to) {
     // It was full: the slot just emptied is the next to fill.
     c->move(slot, sender->elem);
     c->sendx = c->recvx;
-    c->lock.unlock();
+    c->lock.unlock_last(); // its value may be received, and be the last, before it goes on
     ready(sender, true);
     return true;
 }
