@@ -64,10 +64,6 @@ struct Receiving {
 
 constexpr ChanEnd done_or_closed(bool done) { return done ? ChanEnd::kDone : ChanEnd::kClosed; }
 
-ChanEnd given_up(WaitEnd end) {
-    return end == WaitEnd::kTimedOut ? ChanEnd::kTimedOut : ChanEnd::kStopped;
-}
-
 /// If that can be done without waiting; with kNotReady the lock is held.
 template <class Direction>
 inline ChanEnd at_once(ChanCore* c, void* elem) {
@@ -101,8 +97,7 @@ inline ChanEnd operate(ChanCore* c, void* elem) {
 template <class Direction>
 ChanEnd wait_limited(ChanCore* c, void* elem, rt::Limit& limit) {
     if (!c) {
-        rt::gopark([](rt::G* gp, void*) { return rt::wait_parked(gp); }, nullptr,
-                   Direction::kNilReason);
+        limit.park(Direction::kNilReason);
         return given_up(rt::wait_end(limit.g()));
     }
     const ChanEnd end = at_once<Direction>(c, elem);

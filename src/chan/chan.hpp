@@ -172,6 +172,10 @@ inline Offer offer_to_receive(ChanCore* c) {
     return {c->closed ? Offer::kClosed : Offer::kNothing};
 }
 
+inline ChanEnd given_up(WaitEnd end) {
+    return end == WaitEnd::kTimedOut ? ChanEnd::kTimedOut : ChanEnd::kStopped;
+}
+
 /// Might there be an offer? Without the lock; a no was true at some moment of the call.
 inline bool may_send(const ChanCore* c) {
     if (c->closed) return true;

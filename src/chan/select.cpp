@@ -151,10 +151,6 @@ bool parked_limited(rt::G* gp, void* order) {
 
 rt::WaitQ& queue_of(const SelectCase& one) { return one.sends ? one.chan->sendq : one.chan->recvq; }
 
-Selected given_up(WaitEnd end) {
-    return {-1, end == WaitEnd::kTimedOut ? ChanEnd::kTimedOut : ChanEnd::kStopped};
-}
-
 /// Pass 1 alone.
 Selected try_all(const SelectCase* cases, const Order& order, Index* candidates) {
     rt::Entry entry;
@@ -183,7 +179,7 @@ Selected wait_for_one(const SelectCase* cases, const Order& order, Index* candid
     order.lock();
     for (std::size_t k = 0; k < order.size(); k++) queue_of(order.at(k)).remove(&waiters[k]);
     order.unlock();
-    if (const WaitEnd end = rt::wait_end(gp); end != WaitEnd::kDone) return given_up(end);
+    if (const WaitEnd end = rt::wait_end(gp); end != WaitEnd::kDone) return {-1, given_up(end)};
     const auto* woken = static_cast<const Sudog*>(gp->param);
     return {order[static_cast<std::size_t>(woken - waiters)],
             woken->success ? ChanEnd::kDone : ChanEnd::kClosed};
@@ -220,7 +216,7 @@ enum class Patience : std::uint8_t { kNone, kLimited, kForEver };
     const WaitEnd end = patience == Patience::kLimited ? rt::over(*until) : WaitEnd::kDone;
     if (patience == Patience::kNone || end != WaitEnd::kDone) {
         const Selected chosen = try_all(cases, order, candidates);
-        return chosen.index >= 0 || end == WaitEnd::kDone ? chosen : given_up(end);
+        return chosen.index >= 0 || end == WaitEnd::kDone ? chosen : Selected{-1, given_up(end)};
     }
     rt::G* gp = rt::must_park("select");
     Room<Sudog> waiters(n);
