@@ -44,6 +44,7 @@ public:
                                              std::memory_order_relaxed)) {
             if (state & (kLocked | kStarving)) return false;
         }
+        note_held();
         return true;
     }
     template <class Rep, class Period>
@@ -56,30 +57,40 @@ public:
     }
     /// Ends the process with a message if the lock is not held. Never waits for the lock's next
     /// holder; may let a goroutine run that has waited for long.
-    void unlock() {
-        // release: pairs with the acquire of who locks next.
-        const std::uint32_t left = state_.fetch_sub(kLocked, std::memory_order_release) - kLocked;
-        if (left != 0) unlock_slow(left);
-    }
+    void unlock();
 
 private:
     static constexpr std::uint32_t kLocked = 1;
     static constexpr std::uint32_t kStarving = 8;
+    static constexpr int kLockByte = 0;   // kLocked and all that waiters set
+    static constexpr int kSharedByte = 1; // somebody has waited for it
+    static constexpr int kHeldByte = 2;   // it is held, as the holder knows
 
     bool lock_at_once() noexcept {
-        std::uint32_t free = 0;
+        std::uint8_t free = 0;
         // acquire: pairs with the release of unlock, so that what the last holder wrote is seen.
         // relaxed on failure: lock_slow looks again.
-        return state_.compare_exchange_strong(free, kLocked, std::memory_order_acquire,
-                                              std::memory_order_relaxed);
+        if (!std::atomic_ref(byte(kLockByte))
+                 .compare_exchange_strong(free, kLocked, std::memory_order_acquire,
+                                          std::memory_order_relaxed))
+            return false;
+        note_held();
+        return true;
     }
     detail::WaitEnd lock_within(const Until& until) {
         return lock_at_once() ? detail::WaitEnd::kDone : lock_slow(&until);
     }
     detail::WaitEnd lock_slow(const Until* until);
-    void unlock_slow(std::uint32_t left);
+    void unlock_shared();
+    // relaxed: only who holds the lock reads and writes it.
+    void note_held() noexcept {
+        std::atomic_ref(byte(kHeldByte)).store(1, std::memory_order_relaxed);
+    }
+    /// One of the word's bytes, which are also used alone. The standard has no such thing; x86-64
+    /// does.
+    std::uint8_t& byte(int i) noexcept { return reinterpret_cast<std::uint8_t*>(&state_)[i]; }
 
-    std::atomic<std::uint32_t> state_{0}; // lock_word.hpp
+    std::atomic<std::uint32_t> state_{0}; // mutex.cpp
 };
 
 } // namespace baton
