@@ -195,18 +195,31 @@ bool blocking_poll(M* m, std::int64_t until, G** found) {
     return true;
 }
 
+// From the global queue, as globrunqget. What comes with the first goes to p's ring once the lock
+// is free: to look at Gs that have not run for long takes a while.
+G* take_global(P* p, std::uint32_t max) {
+    GQueue q;
+    {
+        LockGuard guard(sched.lock);
+        q = globrunqget(max);
+    }
+    return first_of(p, q);
+}
+
 // Gives up the P, having found nothing; sleeps until there is one again. May come back with a G.
 G* give_up_and_wait(M* m) {
+    GQueue q;
     {
         LockGuard guard(sched.lock);
         if (sched.gcwaiting.load(kRelaxed)) return nullptr; // relaxed: changes under this lock
-        if (!globrunqempty()) return globrunqget(m->p, 0);
-        if (!m->spinning && sched.needspinning.load(kSeqCst)) {
+        q = globrunqget(0);
+        if (q.empty() && !m->spinning && sched.needspinning.load(kSeqCst)) {
             become_spinning(m);
             return nullptr;
         }
-        pidleput(releasep(m));
+        if (q.empty()) pidleput(releasep(m));
     }
+    if (!q.empty()) return first_of(m->p, q);
     const bool was_spinning = m->spinning;
     if (was_spinning) {
         m->spinning = false;
@@ -256,13 +269,11 @@ G* findrunnable(M* m, bool& inherit) {
         // Now and then the global queue first, or two Gs that ready each other would starve it.
         // relaxed: our own tick, and a hint.
         if (p->schedtick.load(kRelaxed) % 61 == 0 && runqsize().load(kRelaxed) != 0) {
-            LockGuard guard(sched.lock);
-            if (G* gp = globrunqget(p, 1)) return gp;
+            if (G* gp = take_global(p, 1)) return gp;
         }
         if (G* gp = runqget(p, inherit)) return gp;
         if (runqsize().load(kRelaxed) != 0) { // relaxed: looked at again before sleeping
-            LockGuard guard(sched.lock);
-            if (G* gp = globrunqget(p, 0)) return gp;
+            if (G* gp = take_global(p, 0)) return gp;
         }
         if (netpoll_any_waiters() && sched.lastpoll.load(kRelaxed) != 0) { // relaxed: a hint
             if (G* gp = poll_network()) return gp;

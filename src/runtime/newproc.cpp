@@ -25,53 +25,42 @@ constexpr std::uint32_t kGfreeMax = 64;
 constexpr std::uint32_t kGfreeKeep = 64; // of each global list the scavenger leaves so many
 std::uint32_t default_class = 0;
 
-G* gfget_odd(std::uint32_t cls) {
-    LockGuard guard(sched.glock);
-    FreeGs& odd = sched.gfree_odd;
-    G** link = &odd.list.head;
-    while (*link && (*link)->stack_class != cls) link = &(*link)->schedlink;
-    G* gp = *link;
-    if (!gp) return nullptr;
-    *link = gp->schedlink;
-    odd.list.n--;
-    odd.note();
-    return gp;
-}
-
+// P's cache, or as many as make half of it from the global list.
 G* gfget(P* p, std::uint32_t cls) {
-    if (cls != default_class) return gfget_odd(cls);
-    if (p) {
-        if (G* gp = p->gfree.pop()) return gp;
+    FreeGs& global = sched.gfree[cls];
+    if (!p || cls != default_class) {
+        LockGuard guard(sched.glock);
+        return global.pop();
     }
-    LockGuard guard(sched.glock);
-    G* gp = sched.gfree.pop();
-    while (p && p->gfree.n < kGfreeMax / 2 && !sched.gfree.list.empty())
-        p->gfree.push(sched.gfree.pop());
-    return gp;
+    if (G* gp = p->gfree.pop()) return gp;
+    GQueue q;
+    {
+        LockGuard guard(sched.glock);
+        q = global.pop_chain(kGfreeMax / 2);
+    }
+    p->gfree = {q.head, q.n};
+    return p->gfree.pop();
 }
 
-// Stacks of another size than most: few, and each search for one goes through the list.
-void gfput_odd(G* gp) {
-    // What it has touched is given back.
-    (void)kernel::discard(gp->stack_lo, stack_class_bytes(gp->stack_class) / 2);
+void gfput_global(G* gp) {
+    // Stacks of another size than most are few: what they have touched is given back.
+    if (gp->stack_class != default_class)
+        (void)kernel::discard(gp->stack_lo, stack_class_bytes(gp->stack_class) / 2);
     LockGuard guard(sched.glock);
-    sched.gfree_odd.list.push(gp);
+    sched.gfree[gp->stack_class].list.push_front(gp);
 }
 
 void gfput(P* p, G* gp) {
-    if (gp->stack_class != default_class) {
-        gfput_odd(gp);
-        return;
-    }
-    if (!p) {
-        LockGuard guard(sched.glock);
-        sched.gfree.list.push(gp);
+    if (!p || gp->stack_class != default_class) {
+        gfput_global(gp);
         return;
     }
     p->gfree.push(gp);
     if (p->gfree.n < kGfreeMax) return;
+    GChains half;
+    while (p->gfree.n > kGfreeMax / 2) half.push_front(p->gfree.pop());
     LockGuard guard(sched.glock);
-    while (p->gfree.n > kGfreeMax / 2) sched.gfree.list.push(p->gfree.pop());
+    sched.gfree[default_class].list.prepend(half);
 }
 
 std::uint64_t next_goid(P* p) {
@@ -146,16 +135,20 @@ std::int64_t gcount() {
 }
 
 void gfpurge(P* p) {
+    GChains all;
+    while (G* gp = p->gfree.pop()) all.push_front(gp);
     LockGuard guard(sched.glock);
-    while (G* gp = p->gfree.pop()) sched.gfree.list.push(gp);
+    sched.gfree[default_class].list.prepend(all);
 }
 
 Idle gfidle() {
     LockGuard guard(sched.glock);
-    const FreeGs& usual = sched.gfree;
-    const FreeGs& odd = sched.gfree_odd;
-    if (usual.surplus + odd.surplus != 0) return Idle::kGiveBack;
-    return std::max(usual.list.n, odd.list.n) > kGfreeKeep ? Idle::kWait : Idle::kNothing;
+    bool wait = false;
+    for (const FreeGs& f : sched.gfree) {
+        if (f.surplus != 0) return Idle::kGiveBack;
+        wait = wait || f.list.size() > kGfreeKeep;
+    }
+    return wait ? Idle::kWait : Idle::kNothing;
 }
 
 void gfperiod(bool all) {
@@ -164,30 +157,28 @@ void gfperiod(bool all) {
         for (P* p = sched.pidle; p; p = p->link) gfpurge(p);
     }
     LockGuard guard(sched.glock);
-    for (FreeGs* f : {&sched.gfree, &sched.gfree_odd}) {
-        f->emptying = all || (f->emptying && f->surplus != 0); // it may take longer than a period
-        const std::uint32_t low = all ? f->list.n : f->low;
-        const std::uint32_t keep = f->emptying ? 0 : kGfreeKeep;
-        f->surplus = low > keep ? low - keep : 0;
-        f->low = f->list.n;
+    for (FreeGs& f : sched.gfree) {
+        f.emptying = all || (f.emptying && f.surplus != 0); // it may take longer than a period
+        const std::uint32_t low = all ? f.list.size() : f.low;
+        const std::uint32_t keep = f.emptying ? 0 : kGfreeKeep;
+        f.surplus = low > keep ? low - keep : 0;
+        f.low = f.list.size();
     }
 }
 
 bool gfscavenge() {
-    FreeGs* f = nullptr;
     G* gp = nullptr;
     {
         LockGuard guard(sched.glock);
-        for (FreeGs* list : {&sched.gfree, &sched.gfree_odd}) {
-            if (list->surplus != 0) f = list;
-        }
-        if (!f) return false;
+        auto* f = std::find_if(std::begin(sched.gfree), std::end(sched.gfree),
+                               [](const FreeGs& list) { return list.surplus != 0; });
+        if (f == std::end(sched.gfree)) return false;
         f->surplus--;
         gp = f->pop();
     }
     if (gp && !stackfree(gp)) {
         LockGuard guard(sched.glock);
-        f->list.push(gp);
+        sched.gfree[gp->stack_class].list.push_front(gp);
     }
     return true;
 }
@@ -234,13 +225,7 @@ NewG newproc_begin(std::size_t bytes, std::size_t align, const GoOptions& option
 void newproc_abandon(void* g) noexcept {
     using namespace rt;
     Entry entry;
-    auto* gp = static_cast<G*>(g);
-    if (gp->stack_class != default_class) {
-        gfput_odd(gp);
-        return;
-    }
-    LockGuard guard(sched.glock);
-    sched.gfree.list.push(gp);
+    gfput_global(static_cast<G*>(g));
 }
 
 void newproc_commit(void* g, void (*entry)(void*)) noexcept {

@@ -24,7 +24,7 @@ constexpr auto kRelease = std::memory_order_release;
 // Half the ring and gp go to the global queue. False if a thief made room meanwhile.
 bool runqputslow(P* p, G* gp, std::uint32_t head, std::uint32_t tail) {
     const std::uint32_t n = (tail - head) / 2;
-    GQueue batch;
+    GChains batch;
     G* taken[kRunqSize / 2];
     // relaxed: the owner wrote these slots itself.
     for (std::uint32_t i = 0; i < n; i++) taken[i] = p->runq[(head + i) % kRunqSize].load(kRelaxed);
@@ -149,7 +149,7 @@ G* runqsteal(P* p, P* victim, bool runnext_too) {
 
 namespace {
 
-void publish_runqsize() { runqsize().store(sched.runq.n + sched.hogq.n, kSeqCst); }
+void publish_runqsize() { runqsize().store(sched.runq.size() + sched.hogq.n, kSeqCst); }
 
 } // namespace
 
@@ -158,8 +158,8 @@ void globrunqput(G* gp) {
     publish_runqsize();
 }
 
-void globrunqput_all(GQueue& q) {
-    sched.runq.push_back_all(q);
+void globrunqput_all(GChains& q) {
+    sched.runq.append(q);
     publish_runqsize();
 }
 
@@ -180,27 +180,34 @@ G* globrunqget_preempted() {
     return nullptr;
 }
 
-G* globrunqget(P* p, std::uint32_t max) {
+GQueue globrunqget(std::uint32_t max) {
+    GQueue q;
     const G* hog = sched.hogq.head;
     const bool others = max == 1 || !sched.runq.empty(); // with max 1 the caller has some itself
     // In turns: each hog may run for as long as makes the next one old enough.
     const bool turn = !sched.hog_ran && hog && kernel::nanotime() - hog->hog_ns >= kForcePreemptNs;
     sched.hog_ran = hog && (turn || !others);
     if (sched.hog_ran) {
-        G* gp = sched.hogq.pop();
+        q.push_back(sched.hogq.pop());
         publish_runqsize();
-        return gp;
+        return q;
     }
-    if (sched.runq.empty()) return nullptr;
+    if (sched.runq.empty()) return q;
     // relaxed: changes only while the world is stopped.
     const std::uint32_t procs = sched.gomaxprocs.load(kRelaxed);
-    std::uint32_t n = std::min(sched.runq.n, sched.runq.n / procs + 1);
-    n = std::min(n, kRunqSize / 2);
+    std::uint32_t n = std::min(sched.runq.size() / procs + 1, kRunqSize / 2);
     if (max) n = std::min(n, max);
-    G* first = sched.runq.pop();
-    // The ring has room for the rest: callers come with an empty ring, or with max 1.
-    for (std::uint32_t i = 1; i < n; i++) runqput(p, sched.runq.pop(), false);
+    while (q.n < n && !sched.runq.empty()) {
+        GQueue more = sched.runq.pop_chain(n - q.n);
+        q.push_back_all(more);
+    }
     publish_runqsize();
+    return q;
+}
+
+G* first_of(P* p, GQueue q) {
+    G* first = q.pop();
+    while (G* gp = q.pop()) runqput(p, gp, false);
     return first;
 }
 

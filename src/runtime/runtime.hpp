@@ -95,8 +95,13 @@ struct Locals {
 struct G {
     arch::Context sched;    // saved while it does not run
     G* schedlink = nullptr; // next on whichever list holds it
-    M* m = nullptr;         // who runs it
-    M* lockedm = nullptr;   // the only M that may; written by that M
+    struct Chain {
+        G* next = nullptr; // the first of the next chain
+        G* tail = nullptr;
+        std::uint32_t n = 0;
+    } chain;              // of the first of one (gchain.hpp)
+    M* m = nullptr;       // who runs it
+    M* lockedm = nullptr; // the only M that may; written by that M
     std::uint64_t goid = 0;
     // relaxed everywhere: only whoever may move the G writes it, and the queue that hands the G
     // over orders it; other readers (dumps) want no more than a recent value.

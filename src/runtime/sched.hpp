@@ -8,6 +8,7 @@
 //   see wakep (handoff.cpp) and findrunnable, which are written in the same shape.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <csignal>
 #include <cstdint>
@@ -20,10 +21,12 @@
 #include "assist/understudy.hpp"
 #include "baton/stats.hpp"
 #include "runtime/entry.hpp"
+#include "runtime/gchain.hpp"
 #include "runtime/histogram.hpp"
 #include "runtime/lock.hpp"
 #include "runtime/rand.hpp"
 #include "runtime/runtime.hpp"
+#include "runtime/stack.hpp"
 
 namespace baton::rt {
 
@@ -43,18 +46,22 @@ enum class By : std::uint8_t { kUnderstudy, kScan, kRingbuf, kSysmon, kCount };
 
 /// Dead Gs that keep their stacks. Under sched.glock.
 struct FreeGs {
-    GList list;
+    GChains list;
     std::uint32_t low = 0;     // the fewest there were in this period of the scavenger's
     std::uint32_t surplus = 0; // as many, of the last period, as are still to be given back
     bool emptying = false;     // a forced pass is under way: none of the surplus is to stay
 
+    /// One, or none.
     G* pop() {
         G* gp = list.pop();
-        note();
+        low = std::min(low, list.size());
         return gp;
     }
-    void note() {
-        if (list.n < low) low = list.n;
+    /// At most `max`.
+    GQueue pop_chain(std::uint32_t max) {
+        GQueue q = list.pop_chain(max);
+        low = std::min(low, list.size());
+        return q;
     }
 };
 
@@ -69,7 +76,7 @@ struct alignas(64) IdleMs {
 
 struct Sched {
     Lock lock{Rank::kSched};
-    GQueue runq;
+    GChains runq;
     GQueue hogq; // Gs whose slice was ended: behind all others, but for no longer than a slice
     bool hog_ran = false; // the last one taken was of these
     P* pidle = nullptr;
@@ -95,8 +102,7 @@ struct Sched {
     std::atomic<std::uint32_t> ncredit{0}; // Ms that came back from a call and go on without a P
 
     Lock glock{Rank::kAllg};
-    FreeGs gfree;     // of the default stack size
-    FreeGs gfree_odd; // of the others
+    FreeGs gfree[kStackClasses]; // by the size of their stacks
     std::atomic<std::uint64_t> goidgen{0};
     std::atomic<std::int64_t> ngo_elsewhere{0}; // as P::ngo, of who had no P
 
@@ -207,8 +213,11 @@ void globrunqput_hog(G* gp);
 /// The next G that waits with its M in the signal handler; null if there is none.
 G* globrunqget_preempted();
 inline bool globrunqempty() { return sched.runq.empty() && sched.hogq.empty(); }
-void globrunqput_all(GQueue& q);
-G* globrunqget(P* p, std::uint32_t max);
+void globrunqput_all(GChains& q);
+/// Takes from the global queue: at most `max`; with 0 a fair share of it, at most half a ring.
+GQueue globrunqget(std::uint32_t max);
+/// The first of q, or null; the rest goes to p's ring, which has room.
+G* first_of(P* p, GQueue q);
 
 // ---- schedule.cpp ----
 [[noreturn]] void schedule(M* m);

@@ -113,44 +113,33 @@ P* pidleget(P* wanted) {
 
 void injectglist(GList& list) {
     if (list.empty()) return;
-    GQueue q;
+    P* p = current_p();
+    // As many as idle Ps could run go where they find them; the rest are ours.
+    const std::uint32_t share = p ? npidle().load(kSeqCst) : list.n;
+    GChains out;
     while (G* gp = list.pop()) {
         gp->status.store(GStatus::kRunnable, std::memory_order_relaxed); // relaxed: see G::status
-        q.push_back(gp);
-    }
-    P* p = current_p();
-    const std::uint32_t n = q.n;
-    if (!p) {
-        {
-            LockGuard guard(sched.lock);
-            globrunqput_all(q);
-        }
-        // One wake-up each as far as there are idle Ps; they chain on from there.
-        for (std::uint32_t i = 0; i < n && npidle().load(kSeqCst) > 0; i++) {
-            P* idle;
-            {
-                LockGuard guard(sched.lock);
-                idle = pidleget();
-            }
-            if (!idle) break;
-            startm(idle, false);
-        }
-        wakep();
-        return;
-    }
-    // As many as idle Ps could run go where they find them; the rest are ours.
-    const std::uint32_t idle = npidle().load(kSeqCst);
-    if (idle > 0) {
-        GQueue out;
-        for (std::uint32_t i = 0; i < idle; i++) {
-            G* gp = q.pop();
-            if (!gp) break;
+        if (out.size() < share) {
             out.push_back(gp);
+        } else {
+            runqput(p, gp, false);
         }
+    }
+    const std::uint32_t n = out.size();
+    if (n != 0) {
         LockGuard guard(sched.lock);
         globrunqput_all(out);
     }
-    runqput_all(p, q);
+    // One wake-up each as far as there are idle Ps; they chain on from there.
+    for (std::uint32_t i = 0; !p && i < n && npidle().load(kSeqCst) > 0; i++) {
+        P* idle;
+        {
+            LockGuard guard(sched.lock);
+            idle = pidleget();
+        }
+        if (!idle) break;
+        startm(idle, false);
+    }
     wakep();
 }
 

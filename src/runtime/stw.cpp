@@ -62,7 +62,7 @@ P* make_p(std::uint32_t slot) {
 
 // A P that goes: its Gs to the global queue, its timers to `heir`.
 void destroy_p(P* p, P* heir) {
-    GQueue q;
+    GChains q;
     bool inherit;
     while (G* gp = runqget(p, inherit)) q.push_back(gp);
     {

@@ -7,7 +7,9 @@
 #include <array>
 #include <atomic>
 #include <cstdio>
+#include <deque>
 #include <memory>
+#include <random>
 #include <set>
 #include <thread>
 #include <vector>
@@ -50,6 +52,9 @@ struct Gs {
     std::vector<G> all;
 };
 
+/// With sched.lock held.
+G* take(P* p, std::uint32_t max) { return first_of(p, globrunqget(max)); }
+
 std::vector<std::size_t> drain_global(const Gs& gs) {
     std::vector<std::size_t> order;
     LockGuard guard(sched.lock);
@@ -66,6 +71,80 @@ void await(const std::atomic<std::uint32_t>& flag, std::uint32_t value) {
 }
 
 } // namespace
+
+TEST_CASE("GChains: what goes in at either end, or many at once, comes out in order") {
+    constexpr std::size_t kGs = 500;
+    Gs gs(kGs);
+    GChains chains;
+    std::deque<G*> expected;
+    std::vector<G*> out;
+    for (std::size_t i = 0; i < kGs; i++) out.push_back(gs[i]);
+    const auto fetch = [&] {
+        G* gp = out.back();
+        out.pop_back();
+        return gp;
+    };
+    std::minstd_rand chance(7);
+    for (int step = 0; step < 200'000; step++) {
+        const std::size_t many = std::min<std::size_t>(chance() % 100, out.size());
+        switch (chance() % 7) {
+        case 0:
+            if (out.empty()) break;
+            expected.push_back(out.back());
+            chains.push_back(fetch());
+            break;
+        case 1:
+            if (out.empty()) break;
+            expected.push_front(out.back());
+            chains.push_front(fetch());
+            break;
+        case 2: {
+            GChains more;
+            for (std::size_t i = 0; i < many; i++) {
+                expected.push_back(out.back());
+                more.push_back(fetch());
+            }
+            chains.append(more);
+            REQUIRE(more.empty());
+            break;
+        }
+        case 3: {
+            GChains more;
+            for (std::size_t i = 0; i < many; i++) {
+                expected.push_front(out.back());
+                more.push_front(fetch());
+            }
+            chains.prepend(more);
+            REQUIRE(more.size() == 0);
+            break;
+        }
+        case 4: {
+            G* gp = chains.pop();
+            REQUIRE(gp == (expected.empty() ? nullptr : expected.front()));
+            if (!gp) break;
+            expected.pop_front();
+            out.push_back(gp);
+            break;
+        }
+        default: {
+            const std::uint32_t max = chance() % 40;
+            GQueue q = chains.pop_chain(max);
+            REQUIRE(q.n <= max);
+            REQUIRE(q.empty() == (max == 0 || expected.empty()));
+            std::uint32_t n = 0;
+            while (G* gp = q.pop()) {
+                REQUIRE(gp == expected.front());
+                expected.pop_front();
+                out.push_back(gp);
+                n++;
+            }
+            REQUIRE(q.n == 0);
+        }
+        }
+        REQUIRE(chains.size() == expected.size());
+        REQUIRE(chains.empty() == expected.empty());
+    }
+}
 
 TEST_CASE("runq: first in, first out, round the ring more than once") {
     for (const std::uint32_t procs : {1u, 2u}) {
@@ -217,17 +296,17 @@ TEST_CASE("runq: the global queue gives each P its share") {
         Queue q;
         Gs gs(r.size);
         LockGuard guard(sched.lock);
-        CHECK(globrunqget(q.p, 0) == nullptr);
-        GQueue batch;
+        CHECK(take(q.p, 0) == nullptr);
+        GChains batch;
         for (std::uint32_t i = 0; i < r.size; i++) batch.push_back(gs[i]);
         globrunqput_all(batch);
         CHECK(batch.empty());
-        CHECK(globrunqget(q.p, r.max) == gs[0]);
+        CHECK(take(q.p, r.max) == gs[0]);
         CHECK(q.length() == r.got - 1);
-        CHECK(sched.runq.n == r.size - r.got);
+        CHECK(sched.runq.size() == r.size - r.got);
         CHECK(runqsize().load() == r.size - r.got);
         for (std::uint32_t i = 1; i < r.got; i++) CHECK(q.get() == gs[i]);
-        for (std::uint32_t i = r.got; i < r.size; i++) CHECK(globrunqget(q.p, 1) == gs[i]);
+        for (std::uint32_t i = r.got; i < r.size; i++) CHECK(take(q.p, 1) == gs[i]);
         CHECK(runqsize().load() == 0);
     }
 }
@@ -244,8 +323,8 @@ TEST_CASE("runq: goroutines whose slice was ended and all others take turns") {
     }
     std::size_t hogs = 0;
     for (std::size_t i = 0; i < 8; i++) {
-        G* gp = globrunqget(q.p, 1);
-        if (!gp) gp = globrunqget(q.p, 0);
+        G* gp = take(q.p, 1);
+        if (!gp) gp = take(q.p, 0);
         REQUIRE(gp != nullptr);
         hogs += gs.at(gp) >= 4;
         CHECK(hogs == i / 2 + 1); // every other one
@@ -253,8 +332,8 @@ TEST_CASE("runq: goroutines whose slice was ended and all others take turns") {
     CHECK(hogs == 4);
     globrunqput_hog(gs[7]); // a young one: only when there is nobody else
     globrunqput(gs[0]);
-    CHECK(globrunqget(q.p, 0) == gs[0]);
-    CHECK(globrunqget(q.p, 0) == gs[7]);
+    CHECK(take(q.p, 0) == gs[0]);
+    CHECK(take(q.p, 0) == gs[7]);
     CHECK(globrunqempty());
 }
 
@@ -366,7 +445,7 @@ struct Robbery {
             G* gp = victim.get();
             if (!gp && runqsize().load() != 0) {
                 LockGuard guard(sched.lock);
-                gp = globrunqget(victim.p, 0);
+                gp = take(victim.p, 0);
             }
             if (gp) note(gp);
             if (!gp) ::sched_yield();
