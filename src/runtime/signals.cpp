@@ -22,7 +22,8 @@ namespace {
 
 using Handler = void (*)(int sig, siginfo_t* info, void* context);
 
-/// The signals of a fault, in the reference's words.
+/// The signals of a fault, in the reference's words. SIGABRT is how a program ends that breaks a
+/// noexcept, or finds its heap torn.
 struct Fault {
     int sig;
     const char* name;
@@ -34,6 +35,7 @@ Fault faults[] = {
     {SIGBUS, "SIGBUS", "bus error"},
     {SIGFPE, "SIGFPE", "floating-point exception"},
     {SIGILL, "SIGILL", "illegal instruction"},
+    {SIGABRT, "SIGABRT", "abort"},
 };
 
 Fault& fault_of(int sig) {

@@ -9,6 +9,7 @@
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <stdexcept>
 #include <string>
 #include <thread>
 
@@ -60,6 +61,9 @@ void do_on_goroutine(F f) {
     *at = 1;
     asm volatile("");
 }
+[[gnu::noinline]] void throw_in_here() {
+    throw std::runtime_error("this was promised not to happen");
+}
 std::atomic<bool> spin{true};
 [[gnu::noinline]] void spin_in_here() {
     while (spin.load(std::memory_order_relaxed)) {
@@ -84,6 +88,16 @@ TEST_CASE("child: bus error" * doctest::skip()) {
     void* page = mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     REQUIRE(page != MAP_FAILED);
     do_on_goroutine([page] { fault_in_here(static_cast<int*>(page)); });
+}
+TEST_CASE("child: aborts" * doctest::skip()) {
+    do_on_goroutine([] { std::abort(); });
+}
+[[gnu::noinline]] void promises_not_to_throw() noexcept {
+    throw_in_here();
+    asm volatile("");
+}
+TEST_CASE("child: breaks its noexcept" * doctest::skip()) {
+    do_on_goroutine([] { promises_not_to_throw(); });
 }
 TEST_CASE("child: handles faults" * doctest::skip()) {
     std::signal(SIGSEGV, [](int) { ::_exit(77); });
@@ -117,6 +131,11 @@ TEST_CASE("crash: a fault shows the signal and the stack, and ends the process a
     faults("divides", SIGFPE, "SIGFPE: floating-point exception code=0x1 addr=0x");
     faults("illegal", SIGILL, "SIGILL: illegal instruction code=0x2 addr=0x");
     faults("bus error", SIGBUS, "SIGBUS: bus error code=0x2 addr=0x");
+    faults("aborts", SIGABRT, "SIGABRT: abort code=0xfffffffa addr=");
+    faults("breaks its noexcept", SIGABRT, "SIGABRT: abort code=0xfffffffa addr=");
+    const Child broken = run_child("breaks its noexcept");
+    check_shows(broken, "this was promised not to happen");
+    check_shows(broken, "\npromises_not_to_throw()\n\t");
     check_shows(run_child("faults"), " [running]:\nfault_in_here(int volatile*)\n\t");
     const Child none = run_child("faults", {"BATON_TRACEBACK=none"});
     CHECK(none.killed_by(SIGSEGV));
