@@ -204,6 +204,10 @@ TEST_CASE("crash: SIGQUIT shows all goroutines, and exits with 2") {
         }
         check_ends(run_child("all idle for SIGQUIT", {tier}), 2);
     }
+    const Child unasked = run_child("waits for SIGQUIT", {"BATON_PREEMPT=off"});
+    check_ends(unasked, 2);
+    CHECK(count(unasked.output, "\ngoroutine ") == 4);
+    check_shows(unasked, "\nspin_in_here()\n\t"); // it is not to come back from this one
     const Child none = run_child("waits for SIGQUIT", {"BATON_TRACEBACK=none"});
     check_ends(none, 2);
     check_shows(none, "\nSIGQUIT: quit\n");

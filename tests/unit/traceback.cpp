@@ -345,33 +345,80 @@ TEST_CASE("traceback: one in a call is asked, where its call does not end for it
 #endif
 }
 
-TEST_CASE("traceback: functions and lines of what was loaded with dlopen") {
-    const std::string dir = "/tmp/baton-traceback-" + std::to_string(::getpid());
-    const std::string source = dir + ".cpp", object = dir + ".so";
-    std::ofstream(source) << "extern \"C\" void loaded_calls(void (*f)(void*), void* arg) {\n"
-                             "    f(arg);\n"
-                             "    asm volatile(\"\");\n"
-                             "}\n";
-    const std::string compile = "g++ -shared -fPIC -O1 -g -o " + object + " " + source;
-    if (std::system(compile.c_str()) != 0) {
-        std::printf("skip: no compiler for the library to load\n");
-        return;
+namespace {
+
+/// A shared library made for the test, and gone with it.
+class Made {
+public:
+    explicit Made(const char* name)
+        : stem_("/tmp/baton-" + std::string(name) + "-" + std::to_string(::getpid())) {
+        std::ofstream(source()) << "extern \"C\" void loaded_calls(void (*f)(void*), void* arg) {\n"
+                                   "    f(arg);\n"
+                                   "    asm volatile(\"\");\n"
+                                   "}\n";
+        made_ = run("g++ -shared -fPIC -O1 -g -o " + object() + " " + source());
+        if (!made_) std::printf("skip: no compiler for the library to load\n");
     }
-    void* library = ::dlopen(object.c_str(), RTLD_NOW);
-    REQUIRE(library != nullptr);
-    using Calls = void (*)(void (*f)(void*), void* arg);
-    const auto calls = reinterpret_cast<Calls>(::dlsym(library, "loaded_calls"));
-    REQUIRE(static_cast<bool>(calls));
-    baton::run([&] {
-        Chan<int> c;
-        Doing g(
-            [&] { calls([](void* arg) { receive_in_here(*static_cast<Chan<int>*>(arg)); }, &c); });
-        const std::string text = dump_of(g.id(), "chan receive");
-        check_shows(text, "\nloaded_calls\n\t" + source + ":2 +0x");
-        c.send(1);
-    });
-    ::unlink(source.c_str());
-    ::unlink(object.c_str());
+    Made(const Made&) = delete;
+    Made& operator=(const Made&) = delete;
+    ~Made() {
+        for (const std::string& file : {source(), object(), debug()}) ::unlink(file.c_str());
+    }
+    explicit operator bool() const { return made_; }
+    std::string source() const { return stem_ + ".cpp"; }
+    std::string object() const { return stem_ + ".so"; }
+    std::string debug() const { return object() + ".debug"; }
+    static bool run(const std::string& command) { return std::system(command.c_str()) == 0; }
+
+    /// What a dump says of a goroutine that waits in a call from there.
+    std::string dump() const {
+        void* library = ::dlopen(object().c_str(), RTLD_NOW);
+        REQUIRE(library != nullptr);
+        using Calls = void (*)(void (*f)(void*), void* arg);
+        const auto calls = reinterpret_cast<Calls>(::dlsym(library, "loaded_calls"));
+        REQUIRE(static_cast<bool>(calls));
+        std::string text;
+        baton::run([&] {
+            Chan<int> c;
+            Doing g([&] {
+                calls([](void* arg) { receive_in_here(*static_cast<Chan<int>*>(arg)); }, &c);
+            });
+            text = dump_of(g.id(), "chan receive");
+            c.send(1);
+        });
+        return text;
+    }
+
+private:
+    std::string stem_;
+    bool made_ = false;
+};
+
+} // namespace
+
+TEST_CASE("traceback: functions and lines of what was loaded with dlopen") {
+    const Made library("dlopen");
+    if (!library) return;
+    check_shows(library.dump(), "\nloaded_calls\n\t" + library.source() + ":2 +0x");
+}
+
+TEST_CASE("traceback: lines come from a separate debug file") {
+    const Made library("debuglink");
+    if (!library) return;
+    REQUIRE(Made::run("objcopy --only-keep-debug " + library.object() + " " + library.debug()));
+    REQUIRE(Made::run("strip -g " + library.object()));
+    REQUIRE(Made::run("objcopy --add-gnu-debuglink=" + library.debug() + " " + library.object()));
+    check_shows(library.dump(), "\nloaded_calls\n\t" + library.source() + ":2 +0x");
+}
+
+TEST_CASE("traceback: without debug information there are symbols and offsets") {
+    const Made library("stripped");
+    if (!library) return;
+    REQUIRE(Made::run("strip -g " + library.object()));
+    const std::string text = library.dump();
+    check_shows(text, "\nloaded_calls+0x");
+    check_shows(text, "\n\t" + library.object() + "+0x");
+    CHECK(!has(text, library.source()));
 }
 
 TEST_CASE("traceback: from several goroutines and threads at once") {
