@@ -79,9 +79,13 @@ bool heed_attention(M* m, P* p) {
     return false;
 }
 
+// Null as well while another M looks: its Gs come by the queues.
 G* poll_network() {
+    // relaxed: a hint; and a flag that says no more than that somebody looks.
+    if (sched.polling.load(kRelaxed) || sched.polling.exchange(true, kRelaxed)) return nullptr;
     std::int64_t last = sched.lastpoll.load(kSeqCst);
     GList list = netpoll(0);
+    sched.polling.store(false, kRelaxed); // relaxed: as above
     // Not if somebody has begun to wait there meanwhile, which its 0 says.
     if (last != 0) sched.lastpoll.compare_exchange_strong(last, kernel::nanotime());
     G* gp = list.pop();

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The epoll and the poll descriptors. rg and wg of a descriptor, one word for each direction, say:
+// Poll descriptors in use: their waits, their deadlines, their end. Who speaks to the kernel is an
+// engine (pollengine.hpp). rg and wg of a descriptor, one word for each direction, say:
 //
 //   nil       no notification, nobody waits
 //   ready     a notification that nobody has consumed; the next wait takes it and does not park
@@ -20,31 +21,20 @@
 // With less, both could read the old values from before the other's store: the G parks for ever.
 // And what netpoll knew when it noted an event (PollDesc::hangup) is seen by who consumes the note:
 // release in netpollunblock, acquire in netpollblock and poll_reset.
-//
-// Rejected: level-triggered with re-arming, a system call more for each wait. One epoll per P: a G
-// that moves would leave its descriptors behind, and idle Ps would have to be polled for.
 #include "runtime/netpoll.hpp"
 
 #include <cerrno>
-#include <ctime>
 #include <new>
 
-#include <poll.h>
-#include <sys/epoll.h>
-#include <sys/eventfd.h>
-
 #include "kernel/clock.hpp"
-#include "kernel/features.hpp"
-#include "kernel/syscall.hpp"
 #include "runtime/entry.hpp"
 #include "runtime/foreign.hpp"
 #include "runtime/polldesc.hpp"
+#include "runtime/pollengine.hpp"
 
 namespace baton::rt {
 
 namespace {
-
-using kernel::raw_syscall;
 
 constexpr auto kSeqCst = std::memory_order_seq_cst;  // where the head of this file says so
 constexpr auto kRelaxed = std::memory_order_relaxed; // each use says why
@@ -54,15 +44,8 @@ constexpr std::uintptr_t kPdWait = 2; // above that: a G
 
 enum Info : std::uint32_t { kClosing = 1, kReadExpired = 2, kWriteExpired = 4 };
 
-constexpr int kEventsMax = 128;
-constexpr std::uint64_t kBreakTag = 0;
-// EPOLLPRI only ever comes with urgent data, after which a short read says nothing: see netfd.cpp.
-constexpr std::uint32_t kInterest = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET;
-constexpr std::uint32_t kHangup = EPOLLRDHUP | EPOLLHUP | EPOLLERR | EPOLLPRI;
-
-int g_epfd = -1;
-int g_eventfd = -1;
-bool g_pwait2 = false;
+// The one in use; null before the start, and in a forked child.
+const PollEngine* g_engine = nullptr;
 std::atomic<std::uint32_t> g_wake_sig{0};
 std::atomic<std::int32_t> g_waiters{0};
 
@@ -194,56 +177,9 @@ void adjust_timer(PollDesc* pd, bool read, std::int64_t when, Timer::Fn f) {
     }
 }
 
-long epoll_poll(epoll_event* events) {
-    return raw_syscall(__NR_epoll_pwait, g_epfd, events, kEventsMax, 0, nullptr, 0);
-}
-
-/// epoll_wait with a timeout in nanoseconds. The number of events or -errno.
-long epoll_wait_ns(epoll_event* events, std::int64_t delay_ns) {
-    if (delay_ns == 0) return epoll_poll(events);
-    if (delay_ns < 0)
-        return raw_syscall(__NR_epoll_pwait, g_epfd, events, kEventsMax, -1, nullptr, 0);
-    timespec ts{delay_ns / 1'000'000'000, delay_ns % 1'000'000'000};
-    if (g_pwait2)
-        return raw_syscall(__NR_epoll_pwait2, g_epfd, events, kEventsMax, &ts, nullptr, 0);
-    // epoll_wait alone would round to a millisecond. An epoll is itself readable when it has
-    // events.
-    pollfd pfd{g_epfd, POLLIN, 0};
-    const long n = raw_syscall(__NR_ppoll, &pfd, 1, &ts, nullptr, 0);
-    return n <= 0 ? n : epoll_poll(events);
-}
-
-/// The wake-up descriptor is level-triggered, and only a poll that waited consumes it: a mere look
-/// would else take the wake-up from the poll it was meant for.
-///
-///     netpollbreak                                  the poll that was woken
-///     (C) publishes its work (a timer)              (D) wake_sig = 0
-///     (C) wake_sig is 1 already? then that is all   (D) the caller looks at timers and queues
-///
-/// seq_cst on both: else each could miss what the other stored, and the work waits for the next
-/// wake-up.
-void consume_break() {
-    std::uint64_t count = 0;
-    (void)raw_syscall(__NR_read, g_eventfd, &count, sizeof count);
-    g_wake_sig.exchange(0, kSeqCst);
-}
-
 // The list is for run queues: a plain thread is woken here.
 void list_ready(GList& list, G* gp) {
     if (gp) gp->foreign ? foreign_ready(gp) : list.push(gp);
-}
-
-void netpollready(GList& list, const epoll_event& ev) {
-    PollDesc* pd = desc_of(ev.data.u64);
-    // acquire: pairs with the release in polldesc_free. A use that ends after this look gets a
-    // notification too many, which costs it one attempt in vain.
-    if (pd->fdseq.load(std::memory_order_acquire) != (ev.data.u64 & kSeqMask)) return;
-    // relaxed: published by the release in netpollunblock.
-    if (ev.events & kHangup) pd->hangup.store(true, kRelaxed);
-    if (ev.events & (EPOLLIN | kHangup))
-        list_ready(list, netpollunblock(pd, PollMode::kRead, true));
-    if (ev.events & (EPOLLOUT | EPOLLHUP | EPOLLERR))
-        list_ready(list, netpollunblock(pd, PollMode::kWrite, true));
 }
 
 /// From the parent of a forked child, in use there or not: who had its lock is gone, and who
@@ -254,76 +190,64 @@ void take_over(PollDesc* pd) {
     const int fd = pd->fd;
     new (pd) PollDesc;
     pd->fdseq.store(seq, kRelaxed); // relaxed: as above
-    epoll_event ev{};
-    ev.events = kInterest;
-    ev.data.u64 = tag_of(pd);
+    pd->fd = fd;
     // -EBADF and the like: it was about to be closed.
-    if (fd >= 0 && raw_syscall(__NR_epoll_ctl, g_epfd, EPOLL_CTL_ADD, fd, &ev) == 0) {
-        pd->fd = fd;
-    } else {
-        polldesc_free(pd);
-    }
+    if (fd < 0 || g_engine->add(pd) != 0) polldesc_free(pd);
 }
 
 } // namespace
 
 int netpollinit() {
-    if (g_epfd >= 0) return 0; // a start that failed later is tried again
-    const long epfd = raw_syscall(__NR_epoll_create1, EPOLL_CLOEXEC);
-    if (epfd < 0) return static_cast<int>(epfd);
-    const long evfd = raw_syscall(__NR_eventfd2, 0, EFD_CLOEXEC | EFD_NONBLOCK);
-    epoll_event ev{};
-    ev.events = EPOLLIN;
-    ev.data.u64 = kBreakTag;
-    const long rc = evfd < 0 ? evfd : raw_syscall(__NR_epoll_ctl, epfd, EPOLL_CTL_ADD, evfd, &ev);
-    if (rc < 0) {
-        if (evfd >= 0) (void)raw_syscall(__NR_close, evfd);
-        (void)raw_syscall(__NR_close, epfd);
-        return static_cast<int>(rc);
-    }
-    g_epfd = static_cast<int>(epfd);
-    g_eventfd = static_cast<int>(evfd);
-    g_pwait2 = kernel::features().epoll_pwait2;
+    if (g_engine) return 0; // a start that failed later is tried again
+    const PollEngine* engine = &epoll_engine;
+    if (const int rc = engine->start(); rc < 0) return rc;
+    g_engine = engine;
     // Those a forked child has from its parent.
     polldesc_each(take_over);
     return 0;
 }
 
 void netpoll_forget() {
-    if (g_epfd >= 0) (void)raw_syscall(__NR_close, g_epfd);
-    if (g_eventfd >= 0) (void)raw_syscall(__NR_close, g_eventfd);
-    g_epfd = g_eventfd = -1;
+    if (g_engine) g_engine->forget();
+    g_engine = nullptr;
     // relaxed, both: the child has one thread.
     g_wake_sig.store(0, kRelaxed);
     g_waiters.store(0, kRelaxed);
     polldesc_forget();
 }
 
+/// Only a poll that waited consumes the wake-up: a mere look would else take it from the poll it
+/// was meant for.
+///
+///     netpollbreak                                  the poll that was woken
+///     (C) publishes its work (a timer)              (D) wake_sig = 0
+///     (C) wake_sig is 1 already? then that is all   (D) the caller looks at timers and queues
+///
+/// seq_cst on both: else each could miss what the other stored, and the work waits for the next
+/// wake-up.
 GList netpoll(std::int64_t delay_ns) {
     GList list;
-    epoll_event events[kEventsMax];
-    const long n = epoll_wait_ns(events, delay_ns);
-    if (n < 0 && n != -EINTR)
-        fatal("epoll_wait failed with errno %ld; is descriptor %d closed?", -n, g_epfd);
-    polldesc_see_all();
-    // A list is last in, first out: from the end, so that who was ready first runs first.
-    for (long i = n; i-- > 0;) {
-        if (events[i].data.u64 != kBreakTag) {
-            netpollready(list, events[i]);
-        } else if (delay_ns != 0) {
-            consume_break();
-        }
-    }
+    if (g_engine->poll(delay_ns, list)) g_wake_sig.exchange(0, kSeqCst); // (D)
     return list;
 }
 
 void netpollbreak() {
-    // (C) of consume_break. seq_cst on failure too: it is the second load there.
+    // (C) of netpoll. seq_cst on failure too: it is the second load there.
     std::uint32_t none = 0;
-    if (!g_wake_sig.compare_exchange_strong(none, 1, kSeqCst, kSeqCst)) return;
-    const std::uint64_t one = 1;
-    while (raw_syscall(__NR_write, g_eventfd, &one, sizeof one) == -EINTR) {
-    }
+    if (g_wake_sig.compare_exchange_strong(none, 1, kSeqCst, kSeqCst)) g_engine->wake();
+}
+
+void netpollready(GList& list, std::uint64_t tag, std::uint32_t events) {
+    PollDesc* pd = desc_of(tag);
+    // acquire: pairs with the release in polldesc_free. A use that ends after this look gets a
+    // notification too many, which costs it one attempt in vain.
+    if (pd->fdseq.load(std::memory_order_acquire) != (tag & kSeqMask)) return;
+    // relaxed: published by the release in netpollunblock.
+    if (events & kPollHangup) pd->hangup.store(true, kRelaxed);
+    if (events & (EPOLLIN | kPollHangup))
+        list_ready(list, netpollunblock(pd, PollMode::kRead, true));
+    if (events & (EPOLLOUT | EPOLLHUP | EPOLLERR))
+        list_ready(list, netpollunblock(pd, PollMode::kWrite, true));
 }
 
 bool netpoll_any_waiters() noexcept {
@@ -344,29 +268,22 @@ PollDesc* poll_open(int fd, int* err) {
         pd->rd = pd->wd = 0;
         pd->rseq++;
         pd->wseq++;
-        // relaxed: no G waits, and events of this use come after epoll_ctl below. A stale event
+        // relaxed: no G waits, and events of this use come after the engine has it. A stale event
         // can only leave a notification too many.
         pd->hangup.store(false, kRelaxed);
         pd->rg.store(kPdNil, kRelaxed); // relaxed: as above
         pd->wg.store(kPdNil, kRelaxed); // relaxed: as above
         publish_info(pd);
     }
-    epoll_event ev{};
-    ev.events = kInterest;
-    ev.data.u64 = tag_of(pd);
-    const long rc = raw_syscall(__NR_epoll_ctl, g_epfd, EPOLL_CTL_ADD, fd, &ev);
-    if (rc < 0) {
-        *err = static_cast<int>(-rc);
-        polldesc_free(pd);
-        return nullptr;
-    }
-    *err = 0;
-    return pd;
+    *err = -g_engine->add(pd);
+    if (*err == 0) return pd;
+    polldesc_free(pd);
+    return nullptr;
 }
 
 void poll_close(PollDesc* pd) {
     Entry entry;
-    if (g_epfd < 0) { // a forked child that has no runtime (yet)
+    if (!g_engine) { // a forked child that has no runtime (yet)
         pd->fd = -1;
         return;
     }
@@ -374,9 +291,7 @@ void poll_close(PollDesc* pd) {
     if (!(pd->info.load(kRelaxed) & kClosing) || pd->rg.load(kRelaxed) > kPdReady ||
         pd->wg.load(kRelaxed) > kPdReady) // relaxed: as above
         fatal("a poll descriptor was closed while in use (descriptor %d)", pd->fd);
-    // Explicitly, for close(2) does nothing here when a child process still has the descriptor.
-    epoll_event ev{};
-    (void)raw_syscall(__NR_epoll_ctl, g_epfd, EPOLL_CTL_DEL, pd->fd, &ev);
+    g_engine->remove(pd);
     polldesc_free(pd);
 }
 
@@ -434,7 +349,7 @@ void poll_evict(PollDesc* pd) {
     G* reader = nullptr;
     G* writer = nullptr;
     Entry entry;
-    if (g_epfd < 0) return; // a forked child that has no runtime (yet): nobody waits
+    if (!g_engine) return; // a forked child that has no runtime (yet): nobody waits
     {
         LockGuard guard(pd->lock);
         if (pd->closing) fatal("a poll descriptor was closed twice (descriptor %d)", pd->fd);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The netpoller: an edge-triggered epoll that parks Gs on descriptors (the reference's netpoll.go
-// and netpoll_epoll.go).
+// The netpoller: parks Gs on descriptors until an engine (pollengine.hpp) tells of them (the
+// reference's netpoll.go).
 //
 // Threads: netpoll_* by the scheduler; PollDesc functions by any thread.
 #pragma once

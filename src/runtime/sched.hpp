@@ -85,6 +85,7 @@ struct Sched {
 
     std::atomic<std::int64_t> lastpoll{1};   // when the network was polled last; 0: a poll waits
     std::atomic<std::int64_t> poll_until{0}; // until when that one waits; 0: for ever
+    std::atomic<bool> polling{false};        // somebody who works looks just now
     std::atomic<std::int64_t> submitter_takes_ns{0}; // not before then: wakep, handoff.cpp
     std::atomic<bool> needspinning{false};           // a submitter found no idle P to wake
 
