@@ -14,8 +14,8 @@
 //
 // Ordering: a waiter must not miss a deadline or an eviction (seq_cst, both sides):
 //
-//     waiter                                        evict, deadline, set_deadline
-//     (A) word = wait                               (B) info |= closing or expired
+//     waiter                                        evict, deadline, set_deadline, cut
+//     (A) word = wait                               (B) info |= closing, expired or cut
 //     (A) reads info: set?  then it does not park   (B) reads the word: nil?  then nobody waits
 //
 // With less, both could read the old values from before the other's store: the G parks for ever.
@@ -42,7 +42,17 @@ constexpr auto kRelaxed = std::memory_order_relaxed; // each use says why
 constexpr std::uintptr_t kPdReady = 1;
 constexpr std::uintptr_t kPdWait = 2; // above that: a G
 
-enum Info : std::uint32_t { kClosing = 1, kReadExpired = 2, kWriteExpired = 4 };
+enum Info : std::uint32_t {
+    kClosing = 1,
+    kReadExpired = 2,
+    kWriteExpired = 4,
+    kReadTimedOut = 8, // of a limited wait
+    kWriteTimedOut = 16,
+    kReadStopped = 32,
+    kWriteStopped = 64,
+};
+constexpr std::uint32_t kRead = kReadExpired | kReadTimedOut | kReadStopped;
+constexpr std::uint32_t kWrite = kWriteExpired | kWriteTimedOut | kWriteStopped;
 
 // The one in use; null before the start, and in a forked child.
 const PollEngine* g_engine = nullptr;
@@ -55,17 +65,22 @@ std::atomic<std::uintptr_t>& word(PollDesc* pd, PollMode mode) {
 
 /// What Info says. pd->lock held; (B) of the head's ordering.
 void publish_info(PollDesc* pd) {
-    pd->info.store((pd->closing ? kClosing : 0U) | (pd->rd < 0 ? kReadExpired : 0U) |
-                       (pd->wd < 0 ? kWriteExpired : 0U),
-                   kSeqCst);
+    std::uint32_t info = 0;
+    if (pd->closing) info |= kClosing;
+    if (pd->rd < 0) info |= kReadExpired;
+    if (pd->wd < 0) info |= kWriteExpired;
+    if (pd->rcut != 0) info |= pd->rcut == ETIMEDOUT ? kReadTimedOut : kReadStopped;
+    if (pd->wcut != 0) info |= pd->wcut == ETIMEDOUT ? kWriteTimedOut : kWriteStopped;
+    pd->info.store(info, kSeqCst);
 }
 
 /// 0, or why nobody may wait. (A) of the head's ordering.
 int check_err(const PollDesc* pd, PollMode mode) {
     const std::uint32_t info = pd->info.load(kSeqCst);
     if (info & kClosing) return EBADF;
-    if (info & (mode == PollMode::kRead ? kReadExpired : kWriteExpired)) return ETIMEDOUT;
-    return 0;
+    const std::uint32_t over = info & (mode == PollMode::kRead ? kRead : kWrite);
+    if (over == 0) return 0;
+    return over & (kReadStopped | kWriteStopped) ? ECANCELED : ETIMEDOUT;
 }
 
 /// gopark's last step: the G is off its stack. False when a notification or an eviction was first.
@@ -266,6 +281,7 @@ PollDesc* poll_open(int fd, int* err) {
         pd->fd = fd;
         pd->closing = pd->rrun = pd->wrun = false;
         pd->rd = pd->wd = 0;
+        pd->rcut = pd->wcut = 0;
         pd->rseq++;
         pd->wseq++;
         // relaxed: no G waits, and events of this use come after the engine has it. A stale event
@@ -343,6 +359,37 @@ void poll_set_deadline(PollDesc* pd, std::int64_t when_ns, bool read, bool write
         if (pd->wd < 0) writer = netpollunblock(pd, PollMode::kWrite, false);
     }
     ready_both(reader, writer);
+}
+
+std::uint64_t poll_limit_begin(PollDesc* pd, PollMode mode) {
+    Entry entry;
+    LockGuard guard(pd->lock);
+    return mode == PollMode::kRead ? ++pd->rlimit : ++pd->wlimit;
+}
+
+void poll_limit_end(PollDesc* pd, PollMode mode) {
+    Entry entry;
+    LockGuard guard(pd->lock);
+    const bool read = mode == PollMode::kRead;
+    ++(read ? pd->rlimit : pd->wlimit);
+    int& cut = read ? pd->rcut : pd->wcut;
+    if (cut == 0) return;
+    cut = 0;
+    publish_info(pd);
+}
+
+void poll_cut(PollDesc* pd, PollMode mode, std::uint64_t number, int err) {
+    G* waiter = nullptr;
+    {
+        LockGuard guard(pd->lock);
+        const bool read = mode == PollMode::kRead;
+        int& cut = read ? pd->rcut : pd->wcut;
+        if (number != (read ? pd->rlimit : pd->wlimit) || cut != 0) return;
+        cut = err;
+        publish_info(pd);
+        waiter = netpollunblock(pd, mode, false);
+    }
+    if (waiter) goready(waiter);
 }
 
 void poll_evict(PollDesc* pd) {

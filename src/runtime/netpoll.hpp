@@ -45,13 +45,20 @@ PollDesc* poll_open(int fd, int* err);
 void poll_close(PollDesc* pd);
 /// Clears readiness before a fresh attempt; 0, or EBADF when closing, ETIMEDOUT past the deadline.
 int poll_reset(PollDesc* pd, PollMode mode);
-/// Parks until ready: 0, EBADF when closed meanwhile, ETIMEDOUT past the deadline.
+/// Parks until ready: 0, EBADF when closed meanwhile, ETIMEDOUT past the deadline, what poll_cut
+/// says.
 int poll_wait(PollDesc* pd, PollMode mode);
 /// Has an event told of the end of the stream, an error or urgent data? Sticky. What was noted
 /// before the last poll_reset or poll_wait of this G is seen.
 bool poll_hangup(const PollDesc* pd) noexcept;
 /// Deadline for read, write or both; 0 clears, past ones fire at once.
 void poll_set_deadline(PollDesc* pd, std::int64_t when_ns, bool read, bool write);
+/// From here until poll_limit_end the caller's waits may be given up; returns their number.
+std::uint64_t poll_limit_begin(PollDesc* pd, PollMode mode);
+void poll_limit_end(PollDesc* pd, PollMode mode);
+/// Gives up the waits of `number`: they fail with `err`, ETIMEDOUT or ECANCELED. Too late it does
+/// nothing, whoever uses the descriptor by then. Any thread.
+void poll_cut(PollDesc* pd, PollMode mode, std::uint64_t number, int err);
 /// Wakes all waiters with EBADF; later waits fail alike.
 void poll_evict(PollDesc* pd);
 

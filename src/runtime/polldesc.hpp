@@ -27,7 +27,7 @@ struct alignas(64) PollDesc {
     std::atomic<std::uintptr_t> rg{kPdNil};
     std::atomic<std::uintptr_t> wg{kPdNil};
     std::atomic<std::uint32_t> fdseq{1}; // one up each time the descriptor is given back; never 0
-    std::atomic<std::uint32_t> info{0};  // Info: closing, rd and wd, for who does not lock
+    std::atomic<std::uint32_t> info{0};  // Info: what the lock guards, for who does not lock
     std::atomic<bool> hangup{false};     // an event told of an end, an error or urgent data
     int fd = -1;
 
@@ -41,6 +41,10 @@ struct alignas(64) PollDesc {
     std::uintptr_t wseq = 0;
     Timer rt; // the read deadline, or both when they are the same
     Timer wt;
+    int rcut = 0; // errno for the wait under way, which is given up (poll_limit.hpp); else 0
+    int wcut = 0;
+    std::uint64_t rlimit = 0; // the number of the last wait that can be given up
+    std::uint64_t wlimit = 0;
 
     PollDesc* link = nullptr; // free list
 };

@@ -281,6 +281,27 @@ void semacquire(Count* addr, bool lifo, WaitReason reason) {
     }
 }
 
+detail::WaitEnd semacquire(Count* addr, const Until* until, WaitReason reason) {
+    if (!until) {
+        semacquire(addr, false, reason);
+        return detail::WaitEnd::kDone;
+    }
+    SemaRoot& root = root_of(addr);
+    while (!take_count(addr)) {
+        SemaWait turn(addr, WaitReason::kSemacquire, until);
+        // seq_cst: the addition of (A).
+        root.nwait.fetch_add(1, std::memory_order_seq_cst);
+        const bool taken = take_count(addr);
+        if (taken || !turn.park()) {
+            // relaxed: a releaser that still sees us looks into the bucket in vain.
+            root.nwait.fetch_sub(1, std::memory_order_relaxed);
+            return taken ? detail::WaitEnd::kDone : turn.end();
+        }
+        if (turn.waiter().ticket != 0) break;
+    }
+    return detail::WaitEnd::kDone;
+}
+
 void semrelease(Count* addr, bool handoff) {
     SemaRoot& root = root_of(addr);
     // seq_cst: the addition and the look of (B). From here on *addr may be gone.

@@ -140,6 +140,9 @@ void ready_all(GQueue& woken);
 /// Waits until *addr > 0 and takes one off. `lifo` queues at the front (a woken waiter that lost).
 /// Where must_park allows it.
 void semacquire(std::atomic<std::uint32_t>* addr, bool lifo, WaitReason reason);
+/// The same, given up when `*until` is over, unless that is null: then nothing was taken. As
+/// SemaWait, outside an Entry.
+detail::WaitEnd semacquire(std::atomic<std::uint32_t>* addr, const Until* until, WaitReason reason);
 /// Adds one to *addr and wakes one waiter. `handoff` gives it to that waiter directly and yields.
 /// *addr itself may be gone as soon as the one added has been taken. Any thread.
 void semrelease(std::atomic<std::uint32_t>* addr, bool handoff = false);
