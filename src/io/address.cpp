@@ -23,16 +23,19 @@ AddressList failure(int error, const char* hint) {
     return list;
 }
 
-void add4(AddressList& list, in_addr_t host, std::uint16_t port) {
-    SockAddr& a = list.at[list.n++];
+void add4(AddressList& list, const Network& net, in_addr_t host, std::uint16_t port) {
+    if (net.family == AF_INET6) return;
+    SocketAddress& a = list.at[list.n++];
     a.len = sizeof a.in4;
     a.in4.sin_family = AF_INET;
     a.in4.sin_port = htons(port);
     a.in4.sin_addr.s_addr = host;
 }
 
-void add6(AddressList& list, const in6_addr& host, std::uint16_t port, std::uint32_t scope) {
-    SockAddr& a = list.at[list.n++];
+void add6(AddressList& list, const Network& net, const in6_addr& host, std::uint16_t port,
+          std::uint32_t scope) {
+    if (net.family == AF_INET) return;
+    SocketAddress& a = list.at[list.n++];
     a.len = sizeof a.in6;
     a.in6.sin6_family = AF_INET6;
     a.in6.sin6_port = htons(port);
@@ -48,42 +51,51 @@ std::uint32_t scope_of(const char* zone) {
     return ::if_nametoindex(zone);
 }
 
-AddressList parse_host(std::string_view host, std::uint16_t port, AddressUse use) {
+AddressList of_family(AddressList list) {
+    if (list.n == 0) list = failure(EAFNOSUPPORT, "the address is of the other family");
+    return list;
+}
+
+AddressList parse_host(const Network& net, std::string_view host, std::uint16_t port,
+                       AddressUse use) {
     AddressList list;
     if (host.empty() && use == AddressUse::kListen) {
-        add6(list, in6addr_any, port, 0); // takes IPv4 as well: listener.cpp clears IPV6_V6ONLY
-        add4(list, htonl(INADDR_ANY), port);
+        // IPv6's takes IPv4 as well: open_socket clears IPV6_V6ONLY.
+        add6(list, net, in6addr_any, port, 0);
+        add4(list, net, htonl(INADDR_ANY), port);
         return list;
     }
     if (host.empty() || host == "localhost") {
-        add4(list, htonl(INADDR_LOOPBACK), port);
-        add6(list, in6addr_loopback, port, 0);
+        add4(list, net, htonl(INADDR_LOOPBACK), port);
+        add6(list, net, in6addr_loopback, port, 0);
         return list;
     }
     char text[INET6_ADDRSTRLEN + IF_NAMESIZE + 2];
-    if (host.size() >= sizeof text) return failure(EINVAL, "the host is too long");
-    text[host.copy(text, sizeof text)] = 0;
-    in_addr v4;
-    if (::inet_pton(AF_INET, text, &v4) == 1) {
-        add4(list, v4.s_addr, port);
-        return list;
+    if (host.size() < sizeof text) {
+        text[host.copy(text, sizeof text)] = 0;
+        in_addr v4;
+        if (::inet_pton(AF_INET, text, &v4) == 1) {
+            add4(list, net, v4.s_addr, port);
+            return of_family(list);
+        }
+        std::uint32_t scope = 0;
+        if (char* zone = std::strchr(text, '%')) {
+            *zone++ = 0;
+            scope = scope_of(zone);
+            if (scope == 0) return failure(ENODEV, "no network interface of that name");
+        }
+        in6_addr v6;
+        if (::inet_pton(AF_INET6, text, &v6) == 1) {
+            add6(list, net, v6, port, scope);
+            return of_family(list);
+        }
     }
-    std::uint32_t scope = 0;
-    if (char* zone = std::strchr(text, '%')) {
-        *zone++ = 0;
-        scope = scope_of(zone);
-        if (scope == 0) return failure(ENODEV, "no network interface of that name");
-    }
-    in6_addr v6;
-    if (::inet_pton(AF_INET6, text, &v6) == 1) {
-        add6(list, v6, port, scope);
-        return list;
-    }
-    return failure(EADDRNOTAVAIL,
-                   "names are not resolved: give a numeric address or \"localhost\"");
+    list.name = host;
+    list.port = port;
+    return list;
 }
 
-AddressList parse_tcp(std::string_view address, AddressUse use) {
+AddressList parse_ip(const Network& net, std::string_view address, AddressUse use) {
     const std::size_t colon = address.rfind(':');
     if (colon == std::string_view::npos) return failure(EINVAL, "no port: write host:port");
     std::string_view host = address.substr(0, colon);
@@ -98,12 +110,12 @@ AddressList parse_tcp(std::string_view address, AddressUse use) {
     } else if (host.find_first_of("[]:") != std::string_view::npos) {
         return failure(EINVAL, "an IPv6 address with a port is written [address]:port");
     }
-    return parse_host(host, port, use);
+    return parse_host(net, host, port, use);
 }
 
 AddressList parse_unix(std::string_view path) {
     AddressList list;
-    SockAddr& a = list.at[0];
+    SocketAddress& a = list.at[0];
     const bool abstract = path.starts_with('@');
     // A path needs its closing zero; an abstract name is bounded by the length alone.
     const std::size_t room = sizeof a.un.sun_path - (abstract ? 0 : 1);
@@ -120,7 +132,7 @@ AddressList parse_unix(std::string_view path) {
     return list;
 }
 
-std::string unix_text(const SockAddr& a) {
+std::string unix_text(const SocketAddress& a) {
     constexpr std::size_t kHead = offsetof(sockaddr_un, sun_path);
     if (a.len <= kHead) return {};
     const std::size_t n = std::min<std::size_t>(a.len, sizeof a.un) - kHead;
@@ -146,38 +158,86 @@ std::string ip6_text(const sockaddr_in6& in6) {
 
 } // namespace
 
-int SockAddr::port() const {
-    if (family() == AF_INET) return ntohs(in4.sin_port);
-    if (family() == AF_INET6) return ntohs(in6.sin6_port);
-    return 0;
-}
-
-std::string SockAddr::text() const {
-    char text[INET_ADDRSTRLEN];
-    switch (family()) {
-    case AF_INET:
-        return std::string(::inet_ntop(AF_INET, &in4.sin_addr, text, sizeof text)) + ':' +
-               std::to_string(port());
-    case AF_INET6:
-        return ip6_text(in6) + ':' + std::to_string(port());
-    case AF_UNIX:
-        return unix_text(*this);
-    default:
-        return {};
-    }
+Network network_of(std::string_view network) {
+    if (network == "tcp") return {AF_UNSPEC, SOCK_STREAM};
+    if (network == "tcp4") return {AF_INET, SOCK_STREAM};
+    if (network == "tcp6") return {AF_INET6, SOCK_STREAM};
+    if (network == "udp") return {AF_UNSPEC, SOCK_DGRAM};
+    if (network == "udp4") return {AF_INET, SOCK_DGRAM};
+    if (network == "udp6") return {AF_INET6, SOCK_DGRAM};
+    if (network == "unix") return {AF_UNIX, SOCK_STREAM};
+    if (network == "unixgram") return {AF_UNIX, SOCK_DGRAM};
+    return {AF_UNSPEC, 0};
 }
 
 AddressList parse_address(std::string_view network, std::string_view address, AddressUse use) {
-    if (network == "tcp") return parse_tcp(address, use);
-    if (network == "unix") return parse_unix(address);
-    return failure(EINVAL, "the network must be \"tcp\" or \"unix\"");
+    const Network net = network_of(network);
+    if (net.type == 0)
+        return failure(EINVAL, "the network must be \"tcp\", \"udp\", either with a 4 or 6 behind "
+                               "it, \"unix\" or \"unixgram\"");
+    return net.family == AF_UNIX ? parse_unix(address) : parse_ip(net, address, use);
 }
 
-SockAddr socket_address(long nr, int fd) {
-    SockAddr a;
+SocketAddress socket_address(long nr, int fd) {
+    SocketAddress a;
     socklen_t len = sizeof a.un;
     if (kernel::raw_syscall(nr, fd, &a.sa, &len) == 0) a.len = len;
     return a;
 }
 
 } // namespace baton::detail
+
+namespace baton {
+
+int SocketAddress::port() const noexcept {
+    if (family() == AF_INET) return ntohs(in4.sin_port);
+    if (family() == AF_INET6) return ntohs(in6.sin6_port);
+    return 0;
+}
+
+std::string SocketAddress::text() const {
+    char text[INET_ADDRSTRLEN];
+    switch (family()) {
+    case AF_INET:
+        return std::string(::inet_ntop(AF_INET, &in4.sin_addr, text, sizeof text)) + ':' +
+               std::to_string(port());
+    case AF_INET6:
+        return detail::ip6_text(in6) + ':' + std::to_string(port());
+    case AF_UNIX:
+        return detail::unix_text(*this);
+    default:
+        return {};
+    }
+}
+
+bool operator==(const SocketAddress& a, const SocketAddress& b) noexcept {
+    if (a.family() != b.family()) return false;
+    switch (a.family()) {
+    case AF_UNSPEC:
+        return true;
+    case AF_INET:
+        return a.in4.sin_port == b.in4.sin_port && a.in4.sin_addr.s_addr == b.in4.sin_addr.s_addr;
+    case AF_INET6:
+        return a.in6.sin6_port == b.in6.sin6_port && a.in6.sin6_scope_id == b.in6.sin6_scope_id &&
+               std::memcmp(&a.in6.sin6_addr, &b.in6.sin6_addr, sizeof a.in6.sin6_addr) == 0;
+    default:
+        return detail::unix_text(a) == detail::unix_text(b);
+    }
+}
+
+SocketAddress SocketAddress::parse(std::string_view network, std::string_view address,
+                                   std::error_code& ec) {
+    const auto list = detail::parse_address(network, address, detail::AddressUse::kDial);
+    const int err = list.name.empty() ? list.error : EINVAL;
+    ec = {err, std::generic_category()};
+    return list.n > 0 ? list.at[0] : SocketAddress();
+}
+
+SocketAddress SocketAddress::parse(std::string_view network, std::string_view address) {
+    std::error_code ec;
+    SocketAddress a = parse(network, address, ec);
+    if (ec) throw std::system_error(ec, std::string(address));
+    return a;
+}
+
+} // namespace baton

@@ -1,97 +1,39 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Conn, and how it is dialled.
+// Conn; how it is dialled stands in dial.cpp.
 #include <cerrno>
 
-#include <fcntl.h>
-#include <sys/time.h>
+#include <netinet/tcp.h>
 
-#include "baton/run.hpp"
 #include "io/netfd.hpp"
-#include "kernel/clock.hpp"
 #include "kernel/syscall.hpp"
 #include "runtime/runtime.hpp"
 
 namespace baton {
 
 using detail::error_of;
+using detail::IoResult;
 using detail::NetFd;
-using detail::SockAddr;
 using kernel::raw_syscall;
 
 namespace {
 
-constexpr int kSelfConnectRetries = 3;
-
-/// A Unix socket whose listener's queue is full answers EAGAIN, and no event will ever tell when
-/// there is room: only a blocking connect waits for it. So that is what we make, announced.
-int connect_blocking(int fd, const SockAddr& to, const Deadline& deadline) {
-    long flags = raw_syscall(__NR_fcntl, fd, F_GETFL, 0);
-    if (flags < 0) return static_cast<int>(-flags);
-    long rc;
-    do {
-        if (deadline) {
-            const auto left = *deadline - std::chrono::steady_clock::now();
-            const auto us = std::chrono::ceil<std::chrono::microseconds>(left).count();
-            if (us <= 0) return ETIMEDOUT;
-            const timeval tv{us / 1'000'000, us % 1'000'000};
-            (void)raw_syscall(__NR_setsockopt, fd, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof tv);
-        }
-        (void)raw_syscall(__NR_fcntl, fd, F_SETFL, flags & ~O_NONBLOCK);
-        rc = blocking([&] { return raw_syscall(__NR_connect, fd, &to.sa, to.len); });
-        (void)raw_syscall(__NR_fcntl, fd, F_SETFL, flags);
-    } while (rc == -EINTR);
-    const timeval never{};
-    (void)raw_syscall(__NR_setsockopt, fd, SOL_SOCKET, SO_SNDTIMEO, &never, sizeof never);
-    return rc == -EAGAIN ? ETIMEDOUT : static_cast<int>(-rc);
+/// What `f` answers on the descriptor, or EBADF where there is none.
+template <class F>
+std::size_t on(const char* what, const char* operation, NetFd* fd, std::error_code* ec, F f) {
+    rt::must_park(what);
+    return detail::result_of(operation, fd, fd ? f(*fd) : IoResult{0, EBADF}, ec);
 }
 
-/// A dial to a free local port in the ephemeral range may be given that very port and connect to
-/// itself. Nobody wants that.
-bool self_connected(int fd) {
-    const SockAddr here = detail::socket_address(__NR_getsockname, fd);
-    const SockAddr there = detail::socket_address(__NR_getpeername, fd);
-    return here.is_ip() && here.port() == there.port() && here.text() == there.text();
+template <class F>
+void must(const char* operation, NetFd* fd, F f) {
+    const int err = fd ? f(*fd) : EBADF;
+    if (err != 0) detail::throw_net_error(operation, fd, error_of(err));
 }
 
-std::unique_ptr<NetFd> dial_one(const SockAddr& to, const Deadline& deadline, int* err) {
-    detail::OwnedFd fd(detail::open_socket(to.family()));
-    if (fd.get() < 0) {
-        *err = -fd.get();
-        return nullptr;
-    }
-    long rc = raw_syscall(__NR_connect, fd.get(), &to.sa, to.len);
-    if (rc == -EAGAIN && to.family() == AF_UNIX) rc = -connect_blocking(fd.get(), to, deadline);
-    // Interrupted or not, it goes on without us.
-    const bool pending = rc == -EINPROGRESS || rc == -EINTR;
-    if (rc < 0 && !pending) {
-        *err = static_cast<int>(-rc);
-        return nullptr;
-    }
-    // Registered only now: an unconnected TCP socket counts as hung up.
-    std::unique_ptr<NetFd> net = NetFd::adopt(fd, to.family(), err);
-    if (net && pending) *err = net->wait_connected(deadline);
-    if (*err != 0) return nullptr;
-    net->set_peer(to);
-    return net;
-}
-
-std::unique_ptr<NetFd> dial_any(const detail::AddressList& list, const Deadline& deadline,
-                                int* err) {
-    for (int i = 0; i < list.n; i++) {
-        for (int attempt = 0; attempt < kSelfConnectRetries; attempt++) {
-            if (deadline && std::chrono::steady_clock::now() >= *deadline) {
-                *err = ETIMEDOUT;
-                return nullptr;
-            }
-            *err = 0;
-            std::unique_ptr<NetFd> net = dial_one(list.at[i], deadline, err);
-            if (!net) break;
-            if (!self_connected(net->fd())) return net;
-            *err = ECONNREFUSED;
-        }
-    }
-    return nullptr;
+void set_deadline_of(NetFd* fd, const Deadline& d, bool read, bool write) {
+    rt::must_park("Conn::set_deadline");
+    must("set_deadline", fd, [&](NetFd& f) { return f.set_deadline(d, read, write); });
 }
 
 } // namespace
@@ -102,65 +44,84 @@ Conn& Conn::operator=(Conn&&) noexcept = default;
 Conn::~Conn() = default;
 Conn::Conn(std::unique_ptr<NetFd> fd) noexcept : fd_(std::move(fd)) {}
 
-Conn Conn::dial(std::string_view network, std::string_view address, Deadline deadline,
-                std::error_code& ec) {
-    rt::must_park("Conn::dial");
-    const auto list = detail::parse_address(network, address, detail::AddressUse::kDial);
-    int err = list.error;
-    std::unique_ptr<NetFd> net;
-    if (err == 0) net = dial_any(list, deadline, &err);
+Conn Conn::adopt(int fd, std::error_code& ec) {
+    int err = 0;
+    Conn conn(detail::adopt_socket(fd, SOCK_STREAM, &err));
     ec = error_of(err);
-    return Conn(std::move(net));
+    return conn;
 }
 
-Conn Conn::dial(std::string_view network, std::string_view address, Deadline deadline) {
+Conn Conn::adopt(int fd) {
     std::error_code ec;
-    Conn conn = dial(network, address, deadline, ec);
-    if (!ec) return conn;
-    std::string what = "dial " + std::string(network) + ' ' + std::string(address);
-    const auto list = detail::parse_address(network, address, detail::AddressUse::kDial);
-    if (list.hint) what += std::string(" (") + list.hint + ')';
-    throw std::system_error(ec, what);
+    Conn conn = adopt(fd, ec);
+    if (ec) throw std::system_error(ec, "Conn::adopt");
+    return conn;
 }
 
-std::size_t Conn::read(std::span<std::byte> buf, std::error_code& ec) {
-    rt::must_park("Conn::read");
-    const detail::IoResult r = fd_ ? fd_->read(buf.data(), buf.size()) : detail::IoResult{0, EBADF};
-    ec = error_of(r.err);
-    return r.n;
+std::pair<Conn, Conn> Conn::pair(std::error_code& ec) {
+    int fds[2];
+    constexpr int kType = SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC;
+    int err = static_cast<int>(-raw_syscall(__NR_socketpair, AF_UNIX, kType, 0, fds));
+    std::pair<Conn, Conn> both;
+    if (err == 0) {
+        detail::OwnedFd first(fds[0]);
+        detail::OwnedFd second(fds[1]);
+        both.first.fd_ = detail::ParkFd::adopt<NetFd>(first, &err, AF_UNIX, SOCK_STREAM);
+        if (both.first.fd_)
+            both.second.fd_ = detail::ParkFd::adopt<NetFd>(second, &err, AF_UNIX, SOCK_STREAM);
+        if (!both.second.fd_) both.first = Conn();
+    }
+    ec = error_of(err);
+    return both;
 }
 
-std::size_t Conn::read(std::span<std::byte> buf) {
+std::pair<Conn, Conn> Conn::pair() {
     std::error_code ec;
-    const std::size_t n = read(buf, ec);
-    if (ec) detail::throw_net_error("read", fd_.get(), ec);
-    return n;
+    auto both = pair(ec);
+    if (ec) throw std::system_error(ec, "Conn::pair");
+    return both;
 }
 
-std::size_t Conn::write(std::span<const std::byte> buf, std::error_code& ec) {
-    rt::must_park("Conn::write");
-    const detail::IoResult r =
-        fd_ ? fd_->write(buf.data(), buf.size()) : detail::IoResult{0, EBADF};
-    ec = error_of(r.err);
-    return r.n;
+std::size_t Conn::read_in(std::span<std::byte> buf, const Until* until, std::error_code* ec) {
+    return on("Conn::read", "read", fd_.get(), ec,
+              [&](NetFd& fd) { return fd.read(buf.data(), buf.size(), until); });
 }
 
-std::size_t Conn::write(std::span<const std::byte> buf) {
-    std::error_code ec;
-    const std::size_t n = write(buf, ec);
-    if (ec) detail::throw_net_error("write", fd_.get(), ec);
-    return n;
+std::size_t Conn::write_in(std::span<const std::byte> buf, const Until* until,
+                           std::error_code* ec) {
+    return on("Conn::write", "write", fd_.get(), ec,
+              [&](NetFd& fd) { return fd.write(buf.data(), buf.size(), until); });
 }
 
-namespace {
-
-void set_deadline_of(NetFd* fd, const Deadline& d, bool read, bool write) {
-    rt::must_park("Conn::set_deadline");
-    const int err = fd ? fd->set_deadline(d, read, write) : EBADF;
-    if (err != 0) detail::throw_net_error("set_deadline", fd, error_of(err));
+std::size_t Conn::readv_in(std::span<const std::span<std::byte>> bufs, const Until* until,
+                           std::error_code* ec) {
+    return on("Conn::readv", "readv", fd_.get(), ec,
+              [&](NetFd& fd) { return fd.readv(bufs, until); });
 }
 
-} // namespace
+std::size_t Conn::writev_in(std::span<const std::span<const std::byte>> bufs, const Until* until,
+                            std::error_code* ec) {
+    return on("Conn::writev", "writev", fd_.get(), ec,
+              [&](NetFd& fd) { return fd.writev(bufs, until); });
+}
+
+std::size_t Conn::zero_copy_in(std::span<const std::byte> buf, const Until* until,
+                               std::error_code* ec) {
+    return on("Conn::write_zero_copy", "write_zero_copy", fd_.get(), ec,
+              [&](NetFd& fd) { return fd.write_zero_copy(buf.data(), buf.size(), until); });
+}
+
+std::size_t Conn::send_fds_in(std::span<const std::byte> bytes, std::span<const int> fds,
+                              const Until* until, std::error_code* ec) {
+    return on("Conn::send_fds", "send_fds", fd_.get(), ec,
+              [&](NetFd& fd) { return fd.send_fds(bytes, fds, until); });
+}
+
+std::size_t Conn::recv_fds_in(std::span<std::byte> buf, std::vector<int>& fds, const Until* until,
+                              std::error_code* ec) {
+    return on("Conn::recv_fds", "recv_fds", fd_.get(), ec,
+              [&](NetFd& fd) { return fd.recv_fds(buf, fds, until); });
+}
 
 void Conn::set_deadline(Deadline d) { set_deadline_of(fd_.get(), d, true, true); }
 
@@ -169,12 +130,36 @@ void Conn::set_read_deadline(Deadline d) { set_deadline_of(fd_.get(), d, true, f
 void Conn::set_write_deadline(Deadline d) { set_deadline_of(fd_.get(), d, false, true); }
 
 void Conn::shutdown_write() {
-    const int err = fd_ ? fd_->shutdown_write() : EBADF;
-    if (err != 0) detail::throw_net_error("shutdown_write", fd_.get(), error_of(err));
+    must("shutdown_write", fd_.get(), [](NetFd& f) { return f.shutdown(SHUT_WR); });
+}
+
+void Conn::shutdown_read() {
+    must("shutdown_read", fd_.get(), [](NetFd& f) { return f.shutdown(SHUT_RD); });
+}
+
+void Conn::set_no_delay(bool on) {
+    must("set_no_delay", fd_.get(), [on](NetFd& f) {
+        return static_cast<int>(
+            f.call([on](int fd) { return detail::set_option(fd, IPPROTO_TCP, TCP_NODELAY, on); }));
+    });
+}
+
+void Conn::set_keep_alive(const std::optional<KeepAlive>& keep_alive) {
+    must("set_keep_alive", fd_.get(), [&](NetFd& f) {
+        return static_cast<int>(
+            f.call([&](int fd) { return detail::set_keep_alive(fd, keep_alive); }));
+    });
 }
 
 void Conn::close() noexcept {
     if (fd_) fd_->close();
+}
+
+int Conn::release() {
+    int fd = -1;
+    must("release", fd_.get(), [&fd](NetFd& f) { return f.release(&fd); });
+    fd_.reset();
+    return fd;
 }
 
 int Conn::fd() const noexcept { return fd_ ? fd_->fd() : -1; }

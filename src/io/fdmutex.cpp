@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "io/fdmutex.hpp"
 
+#include <cerrno>
+
+#include "baton/go.hpp"
 #include "runtime/runtime.hpp"
 #include "runtime/sema.hpp"
 
@@ -45,23 +48,44 @@ bool last_one_out(std::uint64_t state) { return (state & (kClosed | kRefMask)) =
 
 } // namespace
 
-bool FdMutex::enter(Side side) {
+int FdMutex::enter(Side side, const Until* until) {
     const SideBits& b = bits(side);
     std::uint64_t old = look(state_);
+    int err = 0;
     for (;;) {
-        if (old & kClosed) return false;
+        if (old & kClosed) return EBADF;
         if (!(old & b.lock)) {
-            if (cas(state_, old, with_ref(old | b.lock))) return true;
+            if (cas(state_, old, with_ref(old | b.lock))) return 0;
             continue;
         }
         if ((old & b.mask) == b.mask) rt::fatal("over a million goroutines on one descriptor");
         if (!cas(state_, old, old + b.wait)) continue;
-        if (side == Side::kRead) {
-            rt::semacquire(&rsema_, false, rt::WaitReason::kFdReadLock);
-        } else {
-            rt::semacquire(&wsema_, false, rt::WaitReason::kFdWriteLock);
-        }
+        if (!queue(side, until, &err)) return err;
         old = look(state_); // whoever woke us took us off the count
+    }
+}
+
+// Those counted, and the wakes not taken yet, are as many as those who queue. Who gives up takes
+// one of the counted off; if there is none, a wake for each who queues is there or about to be, and
+// it takes one. It may drop that: who is counted later has found another holder, who will wake it.
+bool FdMutex::queue(Side side, const Until* until, int* err) {
+    const bool read = side == Side::kRead;
+    std::atomic<std::uint32_t>* sema = read ? &rsema_ : &wsema_;
+    const auto reason = read ? rt::WaitReason::kFdReadLock : rt::WaitReason::kFdWriteLock;
+    const WaitEnd end = rt::semacquire(sema, until, reason);
+    if (end == WaitEnd::kDone) return true;
+    *err = end == WaitEnd::kTimedOut ? ETIMEDOUT : ECANCELED;
+    const SideBits& b = bits(side);
+    for (;; yield()) {
+        std::uint64_t old = look(state_);
+        while ((old & b.mask) != 0) {
+            if (cas(state_, old, old - b.wait)) return false;
+        }
+        // relaxed, both: a wake that is dropped orders nothing.
+        std::uint32_t wakes = sema->load(std::memory_order_relaxed);
+        if (wakes > 0 && sema->compare_exchange_strong(wakes, wakes - 1, std::memory_order_relaxed,
+                                                       std::memory_order_relaxed))
+            return false;
     }
 }
 
@@ -103,6 +127,15 @@ bool FdMutex::close() {
     for (std::uint64_t n = old & kWriteBits.mask; n != 0; n -= kWriteBits.wait)
         rt::semrelease(&wsema_);
     return true;
+}
+
+int FdMutex::retire() {
+    std::uint64_t old = look(state_);
+    do {
+        if (old & kClosed) return EBADF;
+        if (old != 0) return EBUSY;
+    } while (!cas(state_, old, kClosed));
+    return 0;
 }
 
 bool FdMutex::closed() const noexcept { return look(state_) & kClosed; }

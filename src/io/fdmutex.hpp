@@ -13,14 +13,17 @@
 #include <atomic>
 #include <cstdint>
 
+#include "baton/until.hpp"
+
 namespace baton::detail {
 
 class FdMutex {
 public:
     enum class Side : std::uint8_t { kRead, kWrite };
 
-    /// Takes one side and a reference; parks while another has it. False once closed.
-    bool enter(Side side);
+    /// Takes one side and a reference; parks while another has it, as long as `*until` lets it
+    /// unless that is null. 0; EBADF once closed, ETIMEDOUT or ECANCELED when given up.
+    int enter(Side side, const Until* until);
     /// Gives both back. True: the caller must give the descriptor back.
     [[nodiscard]] bool leave(Side side);
     /// A reference without a side, for calls that do not wait. False once closed.
@@ -28,11 +31,15 @@ public:
     [[nodiscard]] bool unref();
     /// Marks it closed, takes a reference and sends away who queues. False if it was closed before.
     bool close();
+    /// Marks it closed if nobody is using it. 0, EBADF if it was closed before, EBUSY.
+    int retire();
 
     bool closed() const noexcept;
     bool in_use() const noexcept;
 
 private:
+    bool queue(Side side, const Until* until, int* err);
+
     // {writers queueing:20, readers queueing:20, references:20, write side, read side, closed}
     std::atomic<std::uint64_t> state_{0};
     std::atomic<std::uint32_t> rsema_{0};

@@ -4,6 +4,9 @@
 #include <cerrno>
 #include <climits>
 
+#include <netinet/tcp.h>
+
+#include "io/bind.hpp"
 #include "io/netfd.hpp"
 #include "kernel/syscall.hpp"
 #include "runtime/runtime.hpp"
@@ -12,38 +15,19 @@ namespace baton {
 
 using detail::error_of;
 using detail::NetFd;
-using detail::SockAddr;
 using kernel::raw_syscall;
 
 namespace {
 
-std::unique_ptr<NetFd> listen_one(const SockAddr& on, int* err) {
-    detail::OwnedFd fd(detail::open_socket(on.family()));
-    if (fd.get() < 0) {
-        *err = -fd.get();
-        return nullptr;
+/// What connections inherit, and how many may queue.
+int start_listening(int fd, const SocketAddress& on, const ListenOptions& options) {
+    if (on.is_ip()) {
+        if (options.no_delay) (void)detail::set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+        if (options.keep_alive) (void)detail::set_keep_alive(fd, options.keep_alive);
     }
-    const int yes = 1;
-    const int no = 0;
-    if (on.is_ip())
-        (void)raw_syscall(__NR_setsockopt, fd.get(), SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
-    if (on.family() == AF_INET6) // "all" includes IPv4; for one address it makes no difference
-        (void)raw_syscall(__NR_setsockopt, fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, &no, sizeof no);
-    long rc = raw_syscall(__NR_bind, fd.get(), &on.sa, on.len);
     // The kernel cuts the backlog to net.core.somaxconn, whatever that is by now.
-    if (rc == 0) rc = raw_syscall(__NR_listen, fd.get(), INT_MAX);
-    if (rc < 0) {
-        *err = static_cast<int>(-rc);
-        return nullptr;
-    }
-    std::unique_ptr<NetFd> net = NetFd::adopt(fd, on.family(), err);
-    if (net && on.family() == AF_UNIX && on.un.sun_path[0] != 0) net->own_path(on.text());
-    return net;
-}
-
-/// May another candidate do where this one failed? A machine without IPv6, mostly.
-bool unsupported(int err) {
-    return err == EAFNOSUPPORT || err == EADDRNOTAVAIL || err == EPROTONOSUPPORT;
+    const int backlog = options.backlog > 0 ? options.backlog : INT_MAX;
+    return static_cast<int>(-raw_syscall(__NR_listen, fd, backlog));
 }
 
 } // namespace
@@ -54,47 +38,50 @@ Listener& Listener::operator=(Listener&&) noexcept = default;
 Listener::~Listener() = default;
 Listener::Listener(std::unique_ptr<NetFd> fd) noexcept : fd_(std::move(fd)) {}
 
-Listener Listener::listen(std::string_view network, std::string_view address, std::error_code& ec) {
+Listener Listener::listen(std::string_view network, std::string_view address, std::error_code& ec,
+                          const ListenOptions& options) {
     rt::must_park("Listener::listen");
-    const auto list = detail::parse_address(network, address, detail::AddressUse::kListen);
-    int err = list.error;
-    std::unique_ptr<NetFd> net;
-    for (int i = 0; i < list.n && !net; i++) {
-        err = 0;
-        net = listen_one(list.at[i], &err);
-        if (!net && !unsupported(err)) break;
-    }
-    ec = error_of(err);
-    return Listener(std::move(net));
+    return Listener(detail::bind_socket(
+        network, address, SOCK_STREAM, options.reuse_port, ec,
+        [&](int fd, const SocketAddress& on) { return start_listening(fd, on, options); }));
 }
 
-Listener Listener::listen(std::string_view network, std::string_view address) {
+Listener Listener::listen(std::string_view network, std::string_view address,
+                          const ListenOptions& options) {
     std::error_code ec;
-    Listener listener = listen(network, address, ec);
-    if (!ec) return listener;
-    std::string what = "listen " + std::string(network) + ' ' + std::string(address);
-    const auto list = detail::parse_address(network, address, detail::AddressUse::kListen);
-    if (list.hint) what += std::string(" (") + list.hint + ')';
-    throw std::system_error(ec, what);
+    Listener listener = listen(network, address, ec, options);
+    if (ec) detail::throw_bind_error("listen", network, address, ec);
+    return listener;
 }
 
-Conn Listener::accept(std::error_code& ec) {
+Listener Listener::adopt(int fd, std::error_code& ec) {
+    int err = 0;
+    Listener listener(detail::adopt_socket(fd, SOCK_STREAM, &err));
+    ec = error_of(err);
+    return listener;
+}
+
+Listener Listener::adopt(int fd) {
+    std::error_code ec;
+    Listener listener = adopt(fd, ec);
+    if (ec) throw std::system_error(ec, "Listener::adopt");
+    return listener;
+}
+
+Conn Listener::accept_in(const Until* until, std::error_code* ec) {
     rt::must_park("Listener::accept");
     detail::OwnedFd fd(-1);
-    SockAddr peer;
-    int err = fd_ ? fd_->accept(&fd, &peer) : EBADF;
+    SocketAddress peer;
+    int err = fd_ ? fd_->accept(&fd, &peer, until) : EBADF;
     std::unique_ptr<NetFd> net;
-    if (err == 0) net = NetFd::adopt(fd, fd_->family(), &err);
+    if (err == 0) net = detail::ParkFd::adopt<NetFd>(fd, &err, fd_->family(), SOCK_STREAM);
     if (net) net->set_peer(peer);
-    ec = error_of(err);
+    if (ec) {
+        *ec = error_of(err);
+    } else if (err != 0) {
+        throw std::system_error(error_of(err), "accept " + address());
+    }
     return Conn(std::move(net));
-}
-
-Conn Listener::accept() {
-    std::error_code ec;
-    Conn conn = accept(ec);
-    if (ec) throw std::system_error(ec, "accept " + address());
-    return conn;
 }
 
 void Listener::set_deadline(Deadline d) {
@@ -105,6 +92,14 @@ void Listener::set_deadline(Deadline d) {
 
 void Listener::close() noexcept {
     if (fd_) fd_->close();
+}
+
+int Listener::release() {
+    int fd = -1;
+    const int err = fd_ ? fd_->release(&fd) : EBADF;
+    if (err != 0) throw std::system_error(error_of(err), "release of a listener");
+    fd_.reset();
+    return fd;
 }
 
 int Listener::fd() const noexcept { return fd_ ? fd_->fd() : -1; }

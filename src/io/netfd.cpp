@@ -2,14 +2,15 @@
 #include "io/netfd.hpp"
 
 #include <algorithm>
-#include <cerrno>
 #include <cstring>
-#include <new>
 
+#include <linux/errqueue.h>
 #include <netinet/tcp.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 
 #include "kernel/syscall.hpp"
+#include "runtime/limit.hpp"
 #include "runtime/runtime.hpp"
 
 namespace baton::detail {
@@ -17,7 +18,6 @@ namespace baton::detail {
 namespace {
 
 using kernel::raw_syscall;
-using rt::PollMode;
 
 /// The kernel caps one transfer just below 2 GiB; we stay at a round number, as the reference does.
 constexpr std::size_t kTransferMax = 1 << 30;
@@ -29,81 +29,52 @@ std::int64_t deadline_ns(const Deadline& d) {
     return std::max<std::int64_t>(ns, 1);
 }
 
-/// Holds one side of a descriptor for a scope; the last one out closes it.
-template <class Leave>
-struct OnExit {
-    Leave leave;
-    ~OnExit() { leave(); }
+bool is_over(const Until* until) { return until && rt::over(*until) != WaitEnd::kDone; }
+
+IoResult result(long n) {
+    return n < 0 ? IoResult{0, static_cast<int>(-n)} : IoResult{static_cast<std::size_t>(n), 0};
+}
+
+/// Of several buffers, what is not yet done, as the kernel wants it.
+template <class Byte>
+class Parts {
+public:
+    explicit Parts(std::span<const std::span<Byte>> bufs) : bufs_(bufs) { skip(); }
+    bool empty() const { return bufs_.empty(); }
+    /// How many of iov() are filled with what is next.
+    std::size_t fill() {
+        total_ = 0;
+        std::size_t n = 0;
+        for (const std::span<Byte>& buf : bufs_.first(std::min(bufs_.size(), kPartsMax))) {
+            const auto rest = n == 0 ? buf.subspan(offset_) : buf;
+            const std::size_t size = std::min(rest.size(), kTransferMax - total_);
+            iov_[n++] = {const_cast<std::byte*>(rest.data()), size};
+            total_ += size;
+            if (total_ == kTransferMax) break;
+        }
+        return n;
+    }
+    const iovec* iov() const { return iov_; }
+    std::size_t total() const { return total_; }
+    void advance(std::size_t n) {
+        offset_ += n;
+        skip();
+    }
+
+private:
+    void skip() {
+        while (!bufs_.empty() && offset_ >= bufs_.front().size()) {
+            offset_ -= bufs_.front().size();
+            bufs_ = bufs_.subspan(1);
+        }
+    }
+    std::span<const std::span<Byte>> bufs_;
+    std::size_t offset_ = 0; // into the first
+    std::size_t total_ = 0;
+    iovec iov_[kPartsMax];
 };
-template <class Leave>
-OnExit(Leave) -> OnExit<Leave>;
 
 } // namespace
-
-OwnedFd::~OwnedFd() {
-    if (fd_ >= 0) (void)raw_syscall(__NR_close, fd_);
-}
-
-int open_socket(int family) noexcept {
-    const long fd = raw_syscall(__NR_socket, family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd >= 0 && family != AF_UNIX) {
-        // On by default, as in the reference: a small write goes out at once. Connections inherit
-        // it from the listener.
-        const int on = 1;
-        (void)raw_syscall(__NR_setsockopt, fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    }
-    return static_cast<int>(fd);
-}
-
-std::unique_ptr<NetFd> NetFd::adopt(OwnedFd& fd, int family, int* err) {
-    try {
-        rt::ensure_started(); // a plain thread's first call may be this one
-    } catch (const std::system_error& e) {
-        *err = e.code().value();
-        return nullptr;
-    }
-    rt::PollDesc* pd = rt::poll_open(fd.get(), err);
-    if (!pd) return nullptr;
-    auto* net = new (std::nothrow) NetFd(fd.get(), family, pd);
-    if (!net) {
-        rt::poll_evict(pd);
-        rt::poll_close(pd);
-        *err = ENOMEM;
-        return nullptr;
-    }
-    fd.release();
-    return std::unique_ptr<NetFd>(net);
-}
-
-NetFd::~NetFd() {
-    close();
-    if (mu_.in_use())
-        rt::fatal(
-            "a connection or listener (descriptor %d) was destroyed while a goroutine is in a "
-            "call on it: close it and wait for the goroutine first",
-            sysfd_);
-}
-
-void NetFd::destroy() noexcept {
-    rt::poll_close(pd_);
-    (void)raw_syscall(__NR_close, sysfd_);
-}
-
-void NetFd::close() noexcept {
-    if (!mu_.close()) return;
-    rt::poll_evict(pd_);
-    remove_path();
-    if (mu_.unref()) destroy();
-}
-
-IoResult NetFd::read(std::byte* buf, std::size_t size) {
-    if (size == 0) return {};
-    if (!mu_.enter(FdMutex::Side::kRead)) return {0, EBADF};
-    OnExit leave{[this] {
-        if (mu_.leave(FdMutex::Side::kRead)) destroy();
-    }};
-    return read_locked(buf, std::min(size, kTransferMax));
-}
 
 // A read that got less than it asked for has emptied the socket, so the next one need not ask to be
 // told EAGAIN: it waits at once. A system call saved for each request on a keep-alive connection.
@@ -120,7 +91,7 @@ IoResult NetFd::read(std::byte* buf, std::size_t size) {
 //
 //     As it is, every edge that comes after the reset stays in the word until a wait takes it. An
 //     edge that came before the reset announced what the attempt then found. (A wait that returns
-//     0 has taken the notification: that is a reset too.)
+//     0 has taken the notification: that is a reset too. One that is given up takes none.)
 //
 // (2) One edge can announce data and the end of the stream together, and the end is not read along
 //     with the data:
@@ -134,152 +105,188 @@ IoResult NetFd::read(std::byte* buf, std::size_t size) {
 //     with more behind it, are events of the same kind (netpoll.cpp's kHangup).
 //
 // (3) Only TCP: a Unix socket also ends a read where a message with descriptors ends.
-IoResult NetFd::read_locked(std::byte* buf, std::size_t size) {
-    const bool wait_first = drained_;
+//
+// (4) Not if the wait would be given up at once: what can be done is done first.
+template <class Attempt>
+long NetFd::receive(std::size_t want, const Until* until, Attempt attempt) {
+    const Turn turn(*this, Side::kRead, until);
+    if (turn.err != 0) return -turn.err;
+    const bool wait_first = drained_ && !is_over(until);
+    int err = wait_first ? wait(Side::kRead, until) : rt::poll_reset(pd_, rt::PollMode::kRead);
+    if (err != 0) return -err; // and it is as drained as before
     drained_ = false;
-    int err =
-        wait_first ? rt::poll_wait(pd_, PollMode::kRead) : rt::poll_reset(pd_, PollMode::kRead);
-    while (err == 0) {
-        const long n = raw_syscall(__NR_read, sysfd_, buf, size);
+    for (;;) {
+        const long n = attempt(sysfd_);
         if (n >= 0) {
-            drained_ = n > 0 && static_cast<std::size_t>(n) < size && family_ != AF_UNIX &&
+            drained_ = n > 0 && static_cast<std::size_t>(n) < want && family_ != AF_UNIX &&
                        !rt::poll_hangup(pd_);
-            return {static_cast<std::size_t>(n), 0};
+            return n;
         }
         if (n == -EAGAIN) {
-            err = rt::poll_wait(pd_, PollMode::kRead);
+            if (err = wait(Side::kRead, until); err != 0) return -err;
         } else if (n != -EINTR) {
-            err = static_cast<int>(-n);
+            return n;
         }
     }
-    return {0, err};
 }
 
-IoResult NetFd::write(const std::byte* buf, std::size_t size) {
-    if (!mu_.enter(FdMutex::Side::kWrite)) return {0, EBADF};
-    OnExit leave{[this] {
-        if (mu_.leave(FdMutex::Side::kWrite)) destroy();
-    }};
-    return write_locked(buf, size);
+IoResult NetFd::read(std::byte* buf, std::size_t size, const Until* until) {
+    if (size == 0) return {};
+    const std::size_t want = std::min(size, kTransferMax);
+    return result(
+        receive(want, until, [=](int fd) { return raw_syscall(__NR_read, fd, buf, want); }));
 }
 
-IoResult NetFd::write_locked(const std::byte* buf, std::size_t size) {
+IoResult NetFd::readv(std::span<const std::span<std::byte>> bufs, const Until* until) {
+    Parts<std::byte> parts(bufs);
+    if (parts.empty()) return {};
+    const std::size_t n = parts.fill();
+    return result(receive(parts.total(), until,
+                          [&](int fd) { return raw_syscall(__NR_readv, fd, parts.iov(), n); }));
+}
+
+IoResult NetFd::write(const std::byte* buf, std::size_t size, const Until* until) {
     std::size_t done = 0;
-    int err = rt::poll_reset(pd_, PollMode::kWrite);
-    while (err == 0 && done < size) {
-        const std::size_t want = std::min(size - done, kTransferMax);
-        const long n = raw_syscall(__NR_sendto, sysfd_, buf + done, want, MSG_NOSIGNAL, nullptr, 0);
-        if (n >= 0) {
+    const long rc = on_side(Side::kWrite, until, [&](int fd) {
+        while (done < size) {
+            const std::size_t want = std::min(size - done, kTransferMax);
+            const long n = raw_syscall(__NR_sendto, fd, buf + done, want, MSG_NOSIGNAL, nullptr, 0);
+            if (n < 0) return n;
             done += static_cast<std::size_t>(n);
-        } else if (n == -EAGAIN) {
-            err = rt::poll_wait(pd_, PollMode::kWrite);
-        } else if (n != -EINTR) {
-            err = static_cast<int>(-n);
         }
-    }
-    return {done, err};
+        return 0L;
+    });
+    return {done, static_cast<int>(-rc)};
 }
 
-int NetFd::accept(OwnedFd* peer_fd, SockAddr* peer) {
-    if (!mu_.enter(FdMutex::Side::kRead)) return EBADF;
-    OnExit leave{[this] {
-        if (mu_.leave(FdMutex::Side::kRead)) destroy();
-    }};
-    int err = rt::poll_reset(pd_, PollMode::kRead);
-    while (err == 0) {
-        socklen_t len = sizeof peer->un;
-        const long fd =
-            raw_syscall(__NR_accept4, sysfd_, &peer->sa, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
-        if (fd >= 0) {
-            peer->len = len;
-            peer_fd->hold(static_cast<int>(fd));
-            return 0;
+IoResult NetFd::writev(std::span<const std::span<const std::byte>> bufs, const Until* until) {
+    Parts<const std::byte> parts(bufs);
+    std::size_t done = 0;
+    const long rc = on_side(Side::kWrite, until, [&](int fd) {
+        while (!parts.empty()) {
+            msghdr message{};
+            message.msg_iovlen = parts.fill();
+            message.msg_iov = const_cast<iovec*>(parts.iov());
+            const long n = raw_syscall(__NR_sendmsg, fd, &message, MSG_NOSIGNAL);
+            if (n < 0) return n;
+            done += static_cast<std::size_t>(n);
+            parts.advance(static_cast<std::size_t>(n));
         }
-        if (fd == -EAGAIN) {
-            err = rt::poll_wait(pd_, PollMode::kRead);
-        } else if (fd != -EINTR && fd != -ECONNABORTED) { // given up by the peer while it queued
-            err = static_cast<int>(-fd);
-        }
-    }
-    return err;
+        return 0L;
+    });
+    return {done, static_cast<int>(-rc)};
 }
 
-int NetFd::wait_connected(const Deadline& deadline) {
-    if (!mu_.enter(FdMutex::Side::kWrite)) return EBADF;
-    OnExit leave{[this] {
-        if (mu_.leave(FdMutex::Side::kWrite)) destroy();
-    }};
-    if (deadline) rt::poll_set_deadline(pd_, deadline_ns(deadline), false, true);
-    int err;
+// ---- without copying ----
+
+/// Takes the notices of the error queue in. 0, or -EAGAIN when there was none.
+int NetFd::reap_zero_copies() {
+    int rc = -EAGAIN;
     for (;;) {
-        err = rt::poll_wait(pd_, PollMode::kWrite);
-        if (err != 0) break;
-        socklen_t len = sizeof err;
-        const long rc = raw_syscall(__NR_getsockopt, sysfd_, SOL_SOCKET, SO_ERROR, &err, &len);
-        if (rc < 0) err = static_cast<int>(-rc);
-        if (err != 0) break;
-        // A notification too many is possible, and then there is no error and no peer.
-        if (socket_address(__NR_getpeername, sysfd_).len != 0) break;
+        alignas(cmsghdr) char control[128];
+        msghdr message{};
+        message.msg_control = control;
+        message.msg_controllen = sizeof control;
+        if (raw_syscall(__NR_recvmsg, sysfd_, &message, MSG_ERRQUEUE | MSG_DONTWAIT) < 0) return rc;
+        for (cmsghdr* c = CMSG_FIRSTHDR(&message); c; c = CMSG_NXTHDR(&message, c)) {
+            sock_extended_err notice;
+            std::memcpy(&notice, CMSG_DATA(c), sizeof notice);
+            // One notice tells of the sends from number ee_info to number ee_data.
+            if (notice.ee_origin != SO_EE_ORIGIN_ZEROCOPY) continue;
+            zero_copies_ -= notice.ee_data - notice.ee_info + 1;
+            rc = 0;
+        }
     }
-    if (deadline) rt::poll_set_deadline(pd_, 0, false, true);
-    return err;
 }
+
+IoResult NetFd::write_zero_copy(const std::byte* buf, std::size_t size, const Until* until) {
+    std::size_t done = 0;
+    if (type_ != SOCK_STREAM || family_ == AF_UNIX) return {0, EOPNOTSUPP};
+    const long rc = on_side(Side::kWrite, until, [&](int fd) -> long {
+        if (!zero_copy_) {
+            if (const int err = set_option(fd, SOL_SOCKET, SO_ZEROCOPY, 1)) return -err;
+            zero_copy_ = true;
+        }
+        while (done < size) {
+            const std::size_t want = std::min(size - done, kTransferMax);
+            const long n = raw_syscall(__NR_sendto, fd, buf + done, want,
+                                       MSG_NOSIGNAL | MSG_ZEROCOPY, nullptr, 0);
+            // ENOBUFS: as many notices are outstanding as net.core.optmem_max allows.
+            if (n == -ENOBUFS && zero_copies_ > 0) return reap_zero_copies();
+            if (n < 0) return n;
+            done += static_cast<std::size_t>(n);
+            zero_copies_++;
+        }
+        while (zero_copies_ > 0) {
+            if (const int err = reap_zero_copies()) return err;
+        }
+        return 0;
+    });
+    return {done, static_cast<int>(-rc)};
+}
+
+// ---- the rest ----
 
 int NetFd::set_deadline(const Deadline& d, bool read, bool write) {
-    if (!mu_.ref()) return EBADF;
-    rt::poll_set_deadline(pd_, deadline_ns(d), read, write);
-    if (mu_.unref()) destroy();
-    return 0;
+    return ParkFd::set_deadline(deadline_ns(d), read, write);
 }
 
-int NetFd::shutdown_write() {
-    if (!mu_.ref()) return EBADF;
-    const long rc = raw_syscall(__NR_shutdown, sysfd_, SHUT_WR);
-    if (mu_.unref()) destroy();
-    return static_cast<int>(-rc);
+int NetFd::shutdown(int how) {
+    return static_cast<int>(-call([how](int fd) { return raw_syscall(__NR_shutdown, fd, how); }));
 }
 
-SockAddr NetFd::local() {
-    if (!mu_.ref()) return {};
-    SockAddr a = socket_address(__NR_getsockname, sysfd_);
-    if (mu_.unref()) destroy();
+void NetFd::close() noexcept {
+    if (!begin_close()) return;
+    remove_path();
+    end_close();
+}
+
+SocketAddress NetFd::local() {
+    SocketAddress a;
+    call([&a](int fd) {
+        a = socket_address(__NR_getsockname, fd);
+        return 0L;
+    });
     return a;
 }
 
-void NetFd::set_peer(const SockAddr& peer) {
+void NetFd::set_peer(const SocketAddress& peer) {
     if (peer.is_ip()) {
         std::memcpy(&ip_peer_, &peer.sa, std::min<std::size_t>(peer.len, sizeof ip_peer_));
     } else if (peer.family() == AF_UNIX) {
-        path_ = peer.text();
+        if (std::string text = peer.text(); !text.empty())
+            path_ = std::make_unique<Path>(Path{std::move(text)});
     }
 }
 
-SockAddr NetFd::peer() const {
+SocketAddress NetFd::peer() const {
     if (family_ == AF_UNIX) {
-        if (path_.empty()) return {};
-        return parse_address("unix", path_, AddressUse::kDial).at[0];
+        if (!path_ || path_->ino != 0) return {};
+        return parse_address("unix", path_->text, AddressUse::kDial).at[0];
     }
-    SockAddr a;
+    SocketAddress a;
     if (ip_peer_.sin6_family == 0) return a;
     a.len = ip_peer_.sin6_family == AF_INET ? sizeof a.in4 : sizeof a.in6;
     std::memcpy(&a.sa, &ip_peer_, a.len);
     return a;
 }
 
+const char* NetFd::network() const {
+    if (type_ == SOCK_STREAM) return family_ == AF_UNIX ? "unix" : "tcp";
+    return family_ == AF_UNIX ? "unixgram" : "udp";
+}
+
 void NetFd::own_path(std::string path) {
     struct stat st;
-    path_ = std::move(path);
-    if (::stat(path_.c_str(), &st) == 0) {
-        path_ino_ = st.st_ino;
-        path_dev_ = st.st_dev;
-    }
+    if (::stat(path.c_str(), &st) == 0)
+        path_ = std::make_unique<Path>(Path{std::move(path), st.st_ino, st.st_dev});
 }
 
 void NetFd::remove_path() noexcept {
     struct stat st;
-    if (path_ino_ != 0 && ::stat(path_.c_str(), &st) == 0 && st.st_ino == path_ino_ &&
-        st.st_dev == path_dev_)
-        (void)raw_syscall(__NR_unlink, path_.c_str());
+    if (path_ && path_->ino != 0 && ::stat(path_->text.c_str(), &st) == 0 &&
+        st.st_ino == path_->ino && st.st_dev == path_->dev)
+        (void)raw_syscall(__NR_unlink, path_->text.c_str());
 }
 
 void throw_net_error(const char* operation, const NetFd* fd, std::error_code ec) {
@@ -291,6 +298,16 @@ void throw_net_error(const char* operation, const NetFd* fd, std::error_code ec)
         if (!peer.empty()) what += ' ' + peer;
     }
     throw std::system_error(ec, what);
+}
+
+std::size_t result_of(const char* operation, const NetFd* fd, const IoResult& r,
+                      std::error_code* ec) {
+    if (ec) {
+        *ec = error_of(r.err);
+    } else if (r.err != 0) [[unlikely]] {
+        throw_net_error(operation, fd, error_of(r.err));
+    }
+    return r.n;
 }
 
 } // namespace baton::detail

@@ -1,107 +1,108 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// NetFd: a non-blocking socket on the netpoller; what Conn and Listener are made of (the
-// reference's internal/poll.FD).
+// NetFd: a socket that parks; what Conn, Listener and PacketConn are made of.
 //
-// Threads: any; everything but close and the questions may park.
-// Invariants: I1 no system call is made on the descriptor once it may be closed (FdMutex I1).
-// Results are errno values, 0 for success: nothing here reads errno, as a G changes threads.
+// Threads: as ParkFd.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
+#include <span>
 #include <string>
 #include <system_error>
+#include <vector>
 
-#include "baton/net.hpp"
+#include "baton/listener.hpp"
+#include "baton/packet.hpp"
 #include "io/address.hpp"
-#include "io/fdmutex.hpp"
-#include "runtime/netpoll.hpp"
+#include "io/parkfd.hpp"
+
+struct msghdr;
 
 namespace baton::detail {
 
-/// How much was done, and the errno that ended it.
-struct IoResult {
-    std::size_t n = 0;
-    int err = 0;
-};
+/// So many parts of a vector, or datagrams of a batch, go into one system call.
+inline constexpr std::size_t kPartsMax = 64;
+inline constexpr std::size_t kBatchMax = 32;
 
-/// A descriptor that is closed unless released.
-class OwnedFd {
+class NetFd : public ParkFd {
 public:
-    explicit OwnedFd(int fd) : fd_(fd) {}
-    OwnedFd(const OwnedFd&) = delete;
-    OwnedFd& operator=(const OwnedFd&) = delete;
-    ~OwnedFd();
-    int get() const { return fd_; }
-    int release() {
-        const int fd = fd_;
-        fd_ = -1;
-        return fd;
-    }
-    /// For one that holds nothing yet.
-    void hold(int fd) { fd_ = fd; }
+    NetFd(int fd, rt::PollDesc* pd, int family, int type)
+        : ParkFd(fd, pd), family_(static_cast<std::uint16_t>(family)),
+          type_(static_cast<std::uint16_t>(type)) {}
+    ~NetFd() { close(); }
 
-private:
-    int fd_;
-};
-
-class NetFd {
-public:
-    /// Registers a non-blocking socket with the netpoller. On failure null and *err.
-    static std::unique_ptr<NetFd> adopt(OwnedFd& fd, int family, int* err);
-    NetFd(const NetFd&) = delete;
-    NetFd& operator=(const NetFd&) = delete;
-    ~NetFd();
-
-    IoResult read(std::byte* buf, std::size_t size);
-    IoResult write(const std::byte* buf, std::size_t size);
+    // netfd.cpp: streams
+    IoResult read(std::byte* buf, std::size_t size, const Until* until);
+    IoResult write(const std::byte* buf, std::size_t size, const Until* until);
+    IoResult readv(std::span<const std::span<std::byte>> bufs, const Until* until);
+    IoResult writev(std::span<const std::span<const std::byte>> bufs, const Until* until);
+    IoResult write_zero_copy(const std::byte* buf, std::size_t size, const Until* until);
+    // netfd_accept.cpp
     /// The next connection, in *peer_fd.
-    int accept(OwnedFd* peer_fd, SockAddr* peer);
+    int accept(OwnedFd* peer_fd, SocketAddress* peer, const Until* until);
     /// After a connect that answered EINPROGRESS.
-    int wait_connected(const Deadline& deadline);
+    int wait_connected(const Until& until);
+    // netfd_message.cpp: messages with descriptors, datagrams
+    IoResult send_fds(std::span<const std::byte> bytes, std::span<const int> fds,
+                      const Until* until);
+    IoResult recv_fds(std::span<std::byte> buf, std::vector<int>& fds, const Until* until);
+    IoResult send(std::span<const std::byte> buf, const SocketAddress* to, const Until* until);
+    IoResult recv(std::span<std::byte> buf, SocketAddress* from, const Until* until);
+    IoResult send_batch(std::span<const Packet> packets, const Until* until);
+    IoResult recv_batch(std::span<Packet> packets, const Until* until);
 
     int set_deadline(const Deadline& d, bool read, bool write);
-    int shutdown_write();
+    int shutdown(int how);
     void close() noexcept;
 
-    /// -1 once closed.
-    int fd() const noexcept { return mu_.closed() ? -1 : sysfd_; }
-    SockAddr local();
-    SockAddr peer() const;
-    void set_peer(const SockAddr& peer);
-    const char* network() const { return family_ == AF_UNIX ? "unix" : "tcp"; }
+    SocketAddress local();
+    SocketAddress peer() const;
+    void set_peer(const SocketAddress& peer);
+    const char* network() const;
     int family() const { return family_; }
+    int type() const { return type_; }
 
     /// The Unix socket file that close removes, unless another has taken its place.
     void own_path(std::string path);
 
 private:
-    NetFd(int fd, int family, rt::PollDesc* pd) : sysfd_(fd), family_(family), pd_(pd) {}
-    void destroy() noexcept;
+    template <class Attempt>
+    long receive(std::size_t want, const Until* until, Attempt attempt);
+    int pause(std::int64_t pause_ns, const Until* until);
+    int reap_zero_copies();
     void remove_path() noexcept;
-    IoResult read_locked(std::byte* buf, std::size_t size);
-    IoResult write_locked(const std::byte* buf, std::size_t size);
 
-    FdMutex mu_;
-    const int sysfd_;
-    const int family_;
-    rt::PollDesc* const pd_;
+    const std::uint16_t family_;
+    const std::uint16_t type_;
     // The last read left nothing behind: the next one waits first. The reader's.
     bool drained_ = false;
+    // SO_ZEROCOPY is set; how many sends are not known to be done with. The writer's.
+    bool zero_copy_ = false;
+    std::uint32_t zero_copies_ = 0;
     sockaddr_in6 ip_peer_{}; // or a sockaddr_in; family 0: none
-    std::string path_;       // Unix: the listener's file, or the peer's name
-    std::uint64_t path_ino_ = 0;
-    std::uint64_t path_dev_ = 0;
+    // Unix: the file that is ours to remove, or the peer's name.
+    struct Path {
+        std::string text;
+        std::uint64_t ino = 0;
+        std::uint64_t dev = 0;
+    };
+    std::unique_ptr<Path> path_;
 };
 
-/// The error_code of an errno value; none for 0.
-inline std::error_code error_of(int err) { return {err, std::generic_category()}; }
-/// Throws std::system_error: "read tcp 127.0.0.1:80: Connection reset by peer".
+/// Fills `*ec`, or throws std::system_error if that is null and there is an error:
+/// "read tcp 127.0.0.1:80: Connection reset by peer". Returns r.n.
+std::size_t result_of(const char* operation, const NetFd* fd, const IoResult& r,
+                      std::error_code* ec);
 [[noreturn]] void throw_net_error(const char* operation, const NetFd* fd, std::error_code ec);
 
-/// A TCP socket of the runtime's kind, or a Unix one. -errno on failure.
-int open_socket(int family) noexcept;
+/// A socket of the runtime's kind, IPv6 ones for both families unless `v6only`. -errno on failure.
+int open_socket(int family, int type, bool v6only) noexcept;
+int set_option(int fd, int level, int name, int value) noexcept;
+int set_keep_alive(int fd, const std::optional<KeepAlive>& keep_alive) noexcept;
+/// The user's socket, made non-blocking; on failure null and *err, and it stays his.
+std::unique_ptr<NetFd> adopt_socket(int fd, int type, int* err);
 
 } // namespace baton::detail

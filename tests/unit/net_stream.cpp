@@ -11,7 +11,6 @@
 #include <string>
 #include <vector>
 
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -37,25 +36,6 @@ TEST_CASE("half close: the peer reads the end and can still answer") {
         std::error_code ec;
         pair.client.write(std::as_bytes(std::span("x", 1)), ec);
         CHECK(ec == std::errc::broken_pipe);
-    });
-}
-
-TEST_CASE("EMFILE is an error of accept, and passes") {
-    baton::run([] {
-        Listener listener = Listener::listen("tcp", "127.0.0.1:0");
-        Conn client = Conn::dial("tcp", listener.address());
-        rlimit old{};
-        REQUIRE(::getrlimit(RLIMIT_NOFILE, &old) == 0);
-        const int lowest = ::dup(0); // the next number that would be given
-        REQUIRE(lowest >= 0);
-        ::close(lowest);
-        const rlimit tight{static_cast<rlim_t>(lowest), old.rlim_max};
-        REQUIRE(::setrlimit(RLIMIT_NOFILE, &tight) == 0);
-        std::error_code ec;
-        CHECK_FALSE(listener.accept(ec));
-        ::setrlimit(RLIMIT_NOFILE, &old);
-        CHECK(ec == std::errc::too_many_files_open);
-        CHECK(listener.accept());
     });
 }
 
