@@ -14,6 +14,7 @@
 #include <system_error>
 #include <vector>
 
+#include "baton/address.hpp"
 #include "baton/until.hpp"
 
 namespace [[gnu::visibility("default")]] baton {
@@ -34,7 +35,7 @@ struct KeepAlive {
 };
 
 struct DialOptions {
-    bool no_delay = true;                    ///< TCP_NODELAY: small writes go out at once
+    bool no_delay = true;                              ///< TCP_NODELAY: small writes go out at once
     std::optional<KeepAlive> keep_alive = KeepAlive{}; ///< nullopt: off
     /// How long one address is tried alone before the next one is tried beside it (RFC 8305).
     std::chrono::milliseconds head_start{250};
@@ -67,6 +68,11 @@ public:
     static Conn dial(std::string_view network, std::string_view address, const Until& until = {},
                      const DialOptions& options = {});
     static Conn dial(std::string_view network, std::string_view address, const Until& until,
+                     std::error_code& ec, const DialOptions& options = {});
+    /// The same for addresses in the order they are to be tried.
+    static Conn dial(std::span<const SocketAddress> addresses, const Until& until = {},
+                     const DialOptions& options = {});
+    static Conn dial(std::span<const SocketAddress> addresses, const Until& until,
                      std::error_code& ec, const DialOptions& options = {});
     /// Takes over a connected stream socket, and makes it non-blocking. With an error it stays the
     /// caller's. Never parks.

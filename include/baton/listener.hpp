@@ -15,9 +15,9 @@
 namespace [[gnu::visibility("default")]] baton {
 
 struct ListenOptions {
-    bool reuse_port = false;                 ///< SO_REUSEPORT: several listeners on one port
-    int backlog = 0;                         ///< 0: as many as net.core.somaxconn allows
-    bool no_delay = true;                    ///< of the accepted: small writes go out at once
+    bool reuse_port = false; ///< SO_REUSEPORT: several listeners on one port
+    int backlog = 0;         ///< 0: as many as net.core.somaxconn allows
+    bool no_delay = true;    ///< of the accepted: small writes go out at once
     std::optional<KeepAlive> keep_alive = KeepAlive{}; ///< of the accepted; nullopt: off
 };
 

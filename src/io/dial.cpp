@@ -214,16 +214,10 @@ void Dial::run() {
 
 } // namespace
 
-Conn Conn::dial(std::string_view network, std::string_view address, const Until& until,
-                std::error_code& ec, const DialOptions& options) {
+Conn Conn::dial(std::span<const SocketAddress> addresses, const Until& until, std::error_code& ec,
+                const DialOptions& options) {
     rt::must_park("Conn::dial");
-    if (detail::network_of(network).type != SOCK_STREAM) {
-        ec = error_of(EINVAL);
-        return {};
-    }
-    const auto list = detail::resolve_for(detail::AddressUse::kDial, network, address, until, ec);
-    if (ec) return {};
-    Dial dial{list, until, options, nullptr, 0};
+    Dial dial{addresses, until, options, nullptr, addresses.empty() ? EINVAL : 0};
     try {
         dial.run();
     } catch (const std::system_error& e) { // no goroutine to be had
@@ -232,6 +226,27 @@ Conn Conn::dial(std::string_view network, std::string_view address, const Until&
     }
     ec = error_of(dial.net ? 0 : dial.err);
     return Conn(std::move(dial.net));
+}
+
+Conn Conn::dial(std::span<const SocketAddress> addresses, const Until& until,
+                const DialOptions& options) {
+    std::error_code ec;
+    Conn conn = dial(addresses, until, ec, options);
+    if (ec)
+        throw std::system_error(ec,
+                                addresses.empty() ? "dial" : "dial " + addresses.front().text());
+    return conn;
+}
+
+Conn Conn::dial(std::string_view network, std::string_view address, const Until& until,
+                std::error_code& ec, const DialOptions& options) {
+    rt::must_park("Conn::dial");
+    if (detail::network_of(network).type != SOCK_STREAM) {
+        ec = error_of(EINVAL);
+        return {};
+    }
+    const auto list = detail::resolve_for(detail::AddressUse::kDial, network, address, until, ec);
+    return ec ? Conn() : dial(list, until, ec, options);
 }
 
 Conn Conn::dial(std::string_view network, std::string_view address, const Until& until,
