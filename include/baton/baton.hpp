@@ -15,6 +15,7 @@
 // in a signal handler.
 #pragma once
 
+#include "baton/async_fd.hpp"
 #include "baton/chan.hpp"
 #include "baton/context.hpp"
 #include "baton/debug.hpp"
