@@ -7,6 +7,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <cstdlib>
 #include <stop_token>
 #include <string>
 #include <system_error>
@@ -19,6 +20,7 @@
 #include <unistd.h>
 
 #include "../support/net.hpp"
+#include "io/fdmutex.hpp"
 
 using namespace std::chrono_literals;
 using namespace net_test;
@@ -196,6 +198,28 @@ TEST_CASE("who waits behind another reader gives up alone, and the others go on"
     });
 }
 
+TEST_CASE("who gives up behind another leaves no trace in the queue") {
+    on_goroutine([] {
+        using Side = baton::detail::FdMutex::Side;
+        for (const Side side : {Side::kRead, Side::kWrite}) {
+            baton::detail::FdMutex mu;
+            REQUIRE(mu.enter(side, nullptr) == 0);
+            baton::WaitGroup wg;
+            for (int i = 0; i < 20; i++) {
+                wg.go([&, i] {
+                    const Until until(std::chrono::microseconds(20 * i));
+                    const int err = mu.enter(side, &until);
+                    if (err == 0 && mu.leave(side)) std::abort();
+                });
+            }
+            baton::sleep_for(200us);
+            CHECK_FALSE(mu.leave(side));
+            wg.wait();
+            CHECK(mu.retire() == 0); // nobody is counted
+        }
+    });
+}
+
 TEST_CASE("the end of the time and the data race, and nothing is lost") {
     on_goroutine([] {
         Pair pair = tcp_pair();
@@ -210,17 +234,25 @@ TEST_CASE("the end of the time and the data race, and nothing is lost") {
         });
         std::size_t got = 0;
         int given_up = 0;
+        int early = 0;
         for (char buf[64];;) {
             std::error_code ec;
             std::stop_source source;
-            const std::size_t n =
-                given_up % 2 ? pair.server.read(bytes(buf), 15us, ec)
-                             : pair.server.read(bytes(buf), {10us, source.get_token()}, ec);
+            std::size_t n = given_up % 2
+                                ? pair.server.read(bytes(buf), 15us, ec)
+                                : pair.server.read(bytes(buf), {10us, source.get_token()}, ec);
             got += n;
-            if (ec == std::errc::timed_out) given_up++;
+            if (ec == std::errc::timed_out) {
+                given_up++;
+                // What ended that wait does not end this one, however late it comes.
+                got += n = pair.server.read(bytes(buf), 1h, ec);
+                early += ec == std::errc::timed_out;
+            }
             if (n == 0 && !ec) break;
         }
         wg.wait();
+        CHECK(early == 0);
+        CHECK(given_up > 0);
         CHECK(got == 7 * kMessages);
     });
 }
