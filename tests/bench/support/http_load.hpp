@@ -39,6 +39,7 @@ public:
     explicit Server(const Command& command);
     [[nodiscard]] const std::string& url() const { return url_; }
     [[nodiscard]] double cpu_us() const { return process_.cpu_us(); }
+    [[nodiscard]] double resident_bytes() const { return process_.resident_bytes(); }
 
 private:
     Process process_;

@@ -19,6 +19,7 @@
 
 #include "clock.hpp"
 #include "key_values.hpp"
+#include "memory.hpp"
 
 namespace bench {
 
@@ -142,6 +143,12 @@ double Process::cpu_us() const {
     if (::clock_getcpuclockid(pid_, &clock) != 0 || ::clock_gettime(clock, &t) != 0)
         throw Failure("'" + name_ + "' is gone");
     return static_cast<double>(t.tv_sec) * 1e6 + static_cast<double>(t.tv_nsec) / 1e3;
+}
+
+double Process::resident_bytes() const {
+    const double bytes = bench::resident_bytes(std::to_string(pid_));
+    if (bytes == 0) throw Failure("'" + name_ + "' is gone");
+    return bytes;
 }
 
 Figures figures_of(const Command& command, double limit_s) {

@@ -37,6 +37,8 @@ public:
     std::string finish(double limit_s);
     /// User and system time it has used so far.
     [[nodiscard]] double cpu_us() const;
+    /// Its resident set.
+    [[nodiscard]] double resident_bytes() const;
 
 private:
     bool read_more(double until_s);

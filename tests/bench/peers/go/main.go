@@ -37,6 +37,7 @@ var benches = map[string]func(args){
 	"handoff":      handoff,
 	"handoff_load": handoffLoad,
 	"http":         serve,
+	"idle":         serve,
 	"locked":       locked,
 	"mixed":        serve,
 	"mutex":        mutex,

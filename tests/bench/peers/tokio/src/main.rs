@@ -69,7 +69,7 @@ fn main() {
         "bracket" => switching::bracket(args),
         "chan" => channels::channels(args),
         "handoff" => handoff::run(args),
-        "http" | "mixed" | "neighbour" => http::serve(),
+        "http" | "idle" | "mixed" | "neighbour" => http::serve(),
         "mutex" => switching::mutex(args),
         "parked" => switching::parked(args),
         "pingpong" => switching::pingpong(args),
