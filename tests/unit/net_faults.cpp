@@ -228,10 +228,11 @@ TEST_CASE("a storm of signals on all threads: no call ends early for it") {
         baton::run([procs] { baton::set_max_procs(procs); });
         const Storm storm;
         const long before = g_signals;
-        int right = 0;
-        baton::run([&right] {
+        int wrong = 0;
+        baton::run([&wrong, before] {
             Listener listener = Listener::listen("tcp", "127.0.0.1:0");
-            for (int i = 0; i < 60; i++) right += exchange(listener, i);
+            // At least until the storm has come.
+            for (int i = 0; i < 60 || g_signals == before; i++) wrong += !exchange(listener, i);
             // Waits keep to their time as well.
             auto [idle, other] = Conn::pair();
             const auto start = Steady::now();
@@ -241,7 +242,6 @@ TEST_CASE("a storm of signals on all threads: no call ends early for it") {
             CHECK(ec == std::errc::timed_out);
             CHECK(Steady::now() - start >= 20ms);
         });
-        CHECK(right == 60);
-        CHECK(g_signals > before);
+        CHECK(wrong == 0);
     }
 }
