@@ -9,6 +9,7 @@
 #include <chrono>
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <sstream>
 #include <string>
@@ -46,6 +47,12 @@ struct Child {
         return lines;
     }
 };
+
+/// The tier this test runs in, for its children.
+inline Strings tier() {
+    const char* assist = std::getenv("BATON_ASSIST");
+    return {std::string("BATON_ASSIST=") + (assist ? assist : "")};
+}
 
 inline std::vector<char*> environment(Strings& variables) {
     std::vector<char*> all;

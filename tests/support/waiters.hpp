@@ -4,7 +4,12 @@
 // likely.
 #pragma once
 
+#include <atomic>
+#include <chrono>
+
+#include "baton/chan.hpp"
 #include "baton/go.hpp"
+#include "baton/time.hpp"
 #include "runtime/sema.hpp"
 
 namespace waiters_test {
@@ -17,6 +22,17 @@ inline bool has_waiter(const void* object, baton::rt::WaitReason what) {
 
 inline void await_waiter(const void* object, baton::rt::WaitReason what) {
     while (!has_waiter(object, what)) baton::yield();
+}
+
+/// Leaves a goroutine behind that waits for ever to receive.
+inline void leave_one_waiting() {
+    std::atomic<bool> there{false};
+    baton::go([&] {
+        there.store(true);
+        (void)baton::Chan<int>().recv();
+    });
+    while (!there.load()) baton::yield();
+    baton::sleep_for(std::chrono::milliseconds(20)); // until it waits
 }
 
 } // namespace waiters_test

@@ -20,24 +20,16 @@
 #include "baton/baton.hpp"
 #include "kernel/build.hpp"
 #include "support/child.hpp"
+#include "support/waiters.hpp"
 
 using namespace child_process;
 using baton::Chan;
 using baton::WaitGroup;
+using waiters_test::leave_one_waiting;
 
 namespace {
 
 /// One goroutine that waits, so that there is another one to be told of.
-void leave_one_waiting() {
-    std::atomic<bool> there{false};
-    baton::go([&] {
-        there.store(true);
-        (void)Chan<int>().recv();
-    });
-    while (!there.load()) baton::yield();
-    baton::sleep_for(20ms); // until it waits
-}
-
 void no_core() {
     const rlimit none{0, 0};
     REQUIRE(setrlimit(RLIMIT_CORE, &none) == 0);

@@ -31,7 +31,7 @@ namespace {
 /// Over several numbers of processors.
 template <class F>
 void over_procs(F f) {
-    for (const int procs : {1, 2, 4}) {
+    for (const int procs : {1, 2, 4, 8}) {
         baton::run([procs] { baton::set_max_procs(procs); });
         f();
     }

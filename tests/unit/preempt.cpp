@@ -22,9 +22,11 @@
 
 #include "baton/baton.hpp"
 #include "kernel/build.hpp"
+#include "support/procs.hpp"
 
 using namespace std::chrono_literals;
 using Clock = std::chrono::steady_clock;
+using procs_test::over_procs;
 
 namespace {
 
@@ -83,27 +85,22 @@ std::string run_self(const char* env, const char* test_case) {
 
 TEST_CASE("preempt: as many hogs as Ps wait for one more goroutine") {
     if (!preempted_here()) return;
-    baton::run([] {
-        const int procs = baton::max_procs();
-        for (int n : {1, 2, 4, 8}) {
-            baton::set_max_procs(n);
-            std::atomic<bool> flag{false};
-            std::atomic<int> saw{0}, began{0};
-            baton::WaitGroup wg;
-            for (int i = 0; i < n; i++) {
-                wg.go([&] {
-                    began++;
-                    saw += compute_until(flag);
-                });
-            }
+    over_procs([](int n) {
+        std::atomic<bool> flag{false};
+        std::atomic<int> saw{0}, began{0};
+        baton::WaitGroup wg;
+        for (int i = 0; i < n; i++) {
             wg.go([&] {
-                while (began < n) baton::yield();
-                flag = true;
+                began++;
+                saw += compute_until(flag);
             });
-            wg.wait();
-            CHECK(saw == n);
         }
-        baton::set_max_procs(procs);
+        wg.go([&] {
+            while (began < n) baton::yield();
+            flag = true;
+        });
+        wg.wait();
+        CHECK(saw == n);
     });
 }
 
@@ -141,8 +138,7 @@ TEST_CASE("preempt: hogs alternate with each other, each on its own thread") {
 
 TEST_CASE("preempt: floating point and vector registers come back") {
     if (!preempted_here()) return;
-    baton::run([] {
-        const int procs = baton::set_max_procs(1);
+    over_procs([](int procs) {
         auto work = [] {
             asm volatile(""); // not for the compiler to work out
             std::array<double, 64> v{};
@@ -157,10 +153,9 @@ TEST_CASE("preempt: floating point and vector registers come back") {
         const double right = work();
         std::atomic<int> wrong{0};
         baton::WaitGroup wg;
-        for (int g = 0; g < 6; g++) wg.go([&] { wrong += work() != right; });
+        for (int g = 0; g < 4 + 2 * procs; g++) wg.go([&] { wrong += work() != right; });
         wg.wait();
         CHECK(wrong == 0);
-        baton::set_max_procs(procs);
     });
 }
 
@@ -194,28 +189,30 @@ TEST_CASE("preempt: stopping the world does not wait for hogs") {
 
 TEST_CASE("preempt: a hog that lives in announced calls and on credit is fair, too") {
     if (!preempted_here()) return;
-    baton::run([] {
-        const int procs = baton::set_max_procs(1);
+    over_procs([](int procs) {
         std::atomic<bool> stop{false};
         std::atomic<int> ticks{0};
         baton::WaitGroup wg;
-        wg.go([&] {
-            while (!stop) baton::blocking([] { compute_for(100us); });
-        });
-        wg.go([&] {
-            while (!stop) compute_for(100us);
-        });
+        for (int i = 0; i < procs; i++) {
+            wg.go([&] {
+                while (!stop) baton::blocking([] { compute_for(100us); });
+            });
+            wg.go([&] {
+                while (!stop) compute_for(100us);
+            });
+        }
         wg.go([&] {
             while (!stop) {
                 baton::sleep_for(1ms);
                 ticks++;
             }
         });
-        baton::sleep_for(500ms);
+        // 20 ms each if only slices end; on a machine with other work some more.
+        const auto end = Clock::now() + 10s;
+        while (ticks < 20 && Clock::now() < end) baton::sleep_for(10ms);
         stop = true;
         wg.wait();
-        CHECK(ticks >= 5);
-        baton::set_max_procs(procs);
+        CHECK(ticks >= 20);
     });
 }
 
@@ -250,11 +247,10 @@ TEST_CASE("preempt: an M that lost its P in its sleep does not go on for long wi
 
 TEST_CASE("preempt: sleeps that nobody announced are not cut short") {
     if (!preempted_here()) return;
-    baton::run([] {
-        const int procs = baton::set_max_procs(1);
+    over_procs([](int procs) {
         std::atomic<int> cut{0};
         baton::WaitGroup wg;
-        for (int g = 0; g < 3; g++) {
+        for (int g = 0; g < 2 + procs; g++) {
             wg.go([&] {
                 for (int i = 0; i < 3; i++) {
                     const timespec ts{0, 60'000'000};
@@ -265,7 +261,6 @@ TEST_CASE("preempt: sleeps that nobody announced are not cut short") {
         }
         wg.wait();
         CHECK(cut == 0);
-        baton::set_max_procs(procs);
     });
 }
 
@@ -317,25 +312,30 @@ TEST_CASE("preempt: a handler the program installs later is left alone") {
 
 TEST_CASE("preempt: a locked hog keeps its lock and its thread") {
     if (!preempted_here()) return;
-    baton::run([] {
-        const int procs = baton::set_max_procs(1);
+    over_procs([](int procs) {
         std::atomic<bool> flag{false};
         baton::WaitGroup wg;
-        int moved = 0;
+        std::atomic<int> moved{0};
+        std::atomic<int> began{0};
+        for (int i = 0; i < procs; i++) {
+            wg.go([&] {
+                baton::lock_os_thread();
+                const int home = tid();
+                began++;
+                CHECK(compute_until(flag));
+                for (int k = 0; k < 20; k++) {
+                    baton::sleep_for(100us);
+                    moved += tid() != home;
+                }
+                baton::unlock_os_thread();
+            });
+        }
         wg.go([&] {
-            baton::lock_os_thread();
-            const int home = tid();
-            wg.go([&] { flag = true; });
-            CHECK(compute_until(flag));
-            for (int i = 0; i < 20; i++) {
-                baton::sleep_for(100us);
-                moved += tid() != home;
-            }
-            baton::unlock_os_thread();
+            while (began < procs) baton::yield();
+            flag = true;
         });
         wg.wait();
         CHECK(moved == 0);
-        baton::set_max_procs(procs);
     });
 }
 

@@ -32,12 +32,6 @@ using baton::WaitGroup;
 
 namespace {
 
-/// The tier this test runs in, for its children.
-Strings tier() {
-    const char* assist = std::getenv("BATON_ASSIST");
-    return {std::string("BATON_ASSIST=") + (assist ? assist : "")};
-}
-
 void check_child(const char* title, std::chrono::milliseconds limit = 15s) {
     check_works(run_child(title, tier(), limit));
 }

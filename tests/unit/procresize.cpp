@@ -37,11 +37,6 @@ using Clock = std::chrono::steady_clock;
 
 namespace {
 
-Strings tier() {
-    const char* assist = std::getenv("BATON_ASSIST");
-    return {std::string("BATON_ASSIST=") + (assist ? assist : "")};
-}
-
 /// Goroutines of every kind, each counting its rounds, until told to end.
 class Load {
 public:
