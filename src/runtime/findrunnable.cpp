@@ -50,7 +50,7 @@ constexpr std::int64_t kOverdueNs = 1'000'000;
 void run_timers(M* m, P* p, std::int64_t when, std::int64_t now) {
     P* other = sched.allp[fastrand(m) % procs()];
     const std::int64_t its = other->timers.next_when.load(kRelaxed); // relaxed: a hint
-    P* at = its != 0 && its + kOverdueNs < std::min(when, now) ? other : p;
+    P* at = its != 0 && std::min(when, now) - its > kOverdueNs ? other : p;
     at->timers.run(now, timers_at_once(p));
 }
 
