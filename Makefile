@@ -39,7 +39,7 @@ SANFLAGS := $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-fr
 INCLUDES  = -Iinclude -Isrc -Ibpf -I$(BUILD)/gen
 FLAGS     = -std=c++20 $(OPT) $(WARN) -pthread $(SANFLAGS) $(INCLUDES) $(CPPFLAGS) $(CXXFLAGS)
 LIBFLAGS := -fPIC -fvisibility=hidden -ftls-model=initial-exec
-LDLIBS   += -lbpf -ldw -lelf -lz
+LDLIBS   += -luring -lbpf -ldw -lelf -lz
 BPFFLAGS := -O2 -g -Wall -Werror -mcpu=v3 -target bpf -D__TARGET_ARCH_x86 -Ibpf \
             -idirafter /usr/include/$(ARCH)-linux-gnu
 

@@ -12,7 +12,6 @@
 
 #include <fcntl.h>
 #include <linux/bpf.h>
-#include <linux/io_uring.h>
 #include <linux/membarrier.h>
 #include <sched.h>
 #include <sys/auxv.h>
@@ -23,6 +22,7 @@
 #include "kernel/sleeper.hpp"
 #include "kernel/stackmem.hpp"
 #include "kernel/syscall.hpp"
+#include "kernel/uring.hpp"
 
 namespace baton::kernel {
 namespace {
@@ -132,13 +132,9 @@ Verdict probe_epoll_pwait2() {
 }
 
 Verdict probe_io_uring() {
-    io_uring_params params{};
-    const long fd = raw_syscall(__NR_io_uring_setup, 2, &params);
-    if (fd < 0) return refused("io_uring_setup", fd);
-    raw_syscall(__NR_close, fd);
-    char text[32];
-    std::snprintf(text, sizeof text, "feature bits %#x", params.features);
-    return {true, text};
+    long error = 0;
+    if (const char* what = why_no_uring(&error)) return refused(what, error);
+    return {true, "poll, files, cancelling"};
 }
 
 /// Loads "return 0" as a raw tracepoint program: that takes CAP_BPF and CAP_PERFMON, as ours do.

@@ -29,7 +29,7 @@ struct Features {
     bool futex_waitv;     ///< wait on several words
     bool guard_pages;     ///< MADV_GUARD_INSTALL
     bool epoll_pwait2;    ///< epoll with nanosecond timeouts
-    bool io_uring;        ///< io_uring_setup lets us have a ring
+    bool io_uring;        ///< a ring with all that the runtime asks of one
     bool bpf;             ///< the kernel's types are readable and we may load a tracing program
     bool sched_idle;      ///< SCHED_IDLE may be asked for
     bool sleepers;        ///< /proc tells which of our threads sleep
