@@ -4,7 +4,8 @@
 #   BUILD=dir  TESTS="words a name may contain"  TIMEOUT=seconds per test
 #
 # A test that cannot run here says so in a line "skip: why" and passes. A test program whose source
-# has a line "// run: tiers" is run once per way the runtime can learn of a blocked thread.
+# has a line "// run: tiers" is run once per way the runtime can learn of a blocked thread; one with
+# "// run: rings" once more without io_uring.
 set -u -m # -m gives each test its own process group, so that it can be ended with all it started
 cd "$(dirname "$0")/.." || exit 1
 export BUILD=${BUILD:-build}
@@ -78,6 +79,9 @@ programs() {
             done
         else
             run "$name" 0 "$BUILD/tests/$name"
+        fi
+        if grep -q '^// run: rings' "$source"; then
+            BATON_DISABLE=io_uring run "$name@norings" 0 "$BUILD/tests/$name"
         fi
     done
 }

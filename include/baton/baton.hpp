@@ -19,6 +19,7 @@
 #include "baton/chan.hpp"
 #include "baton/context.hpp"
 #include "baton/debug.hpp"
+#include "baton/file.hpp"
 #include "baton/future.hpp"
 #include "baton/go.hpp"
 #include "baton/local.hpp"

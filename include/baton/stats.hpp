@@ -34,6 +34,9 @@ struct Stats {
     std::uint64_t threads_limit;   ///< how many there may be: set_max_threads
     std::uint64_t threads_refused; ///< how often one more was wanted, and the limit or the kernel
                                    ///< did not allow it: work waits
+    std::uint64_t file_requests;   ///< given to the kernel's rings and not done yet, now
+    std::uint64_t file_calls;      ///< calls on files that may block their threads, now
+    std::uint64_t file_threads;    ///< how many of those there may be: BATON_FILE_THREADS
     std::uint64_t handoffs;        ///< Ps taken from blocked threads and run by others
     std::uint64_t handoffs_understudy;
     std::uint64_t handoffs_scan;

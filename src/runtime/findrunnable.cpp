@@ -27,6 +27,7 @@
 
 #include "kernel/clock.hpp"
 #include "runtime/netpoll.hpp"
+#include "runtime/ring.hpp"
 #include "runtime/sched.hpp"
 #include "runtime/steal_order.hpp"
 
@@ -137,13 +138,13 @@ std::int64_t first_timer() {
     return first;
 }
 
-// An idle P to go on with, if there is one.
-bool take_idle(M* m, bool spin) {
+// An idle P to go on with, if there is one: `wanted` if that is one.
+bool take_idle(M* m, bool spin, P* wanted = nullptr) {
     P* p;
     {
         LockGuard guard(sched.lock);
         if (sched.gcwaiting.load(kRelaxed)) return false; // relaxed: changes under this lock
-        p = pidleget();
+        p = pidleget(wanted);
     }
     if (!p) return false;
     assist::hand_over(*p->rec, static_cast<std::uint16_t>(m->slot));
@@ -155,9 +156,14 @@ bool take_idle(M* m, bool spin) {
 // The P-less M's last look at all queues before it sleeps. True: it has a P again.
 bool work_after_all(M* m) {
     bool work = runqsize().load(kSeqCst) != 0;
+    P* its = nullptr;
     const std::uint32_t n = procs();
-    for (std::uint32_t i = 0; i < n && !work; i++) work = !runqempty(sched.allp[i]);
-    return work && take_idle(m, true);
+    for (std::uint32_t i = 0; i < n && !work; i++) {
+        its = sched.allp[i];
+        work = has_own_work(its);
+    }
+    // Gs can be stolen, requests only be handed over by who holds the P.
+    return work && take_idle(m, true, its);
 }
 
 // Waits for the network and the first timer, as the one M that does. True: it has a P, and perhaps
@@ -212,6 +218,7 @@ G* take_global(P* p, std::uint32_t max) {
 
 // Gives up the P, having found nothing; sleeps until there is one again. May come back with a G.
 G* give_up_and_wait(M* m) {
+    ring_submit(m->p); // which was to wait for Gs that others have stolen since
     GQueue q;
     {
         LockGuard guard(sched.lock);
@@ -264,6 +271,7 @@ G* findrunnable(M* m, bool& inherit) {
     for (;;) {
         P* p = m->p;
         if (heed_attention(m, p)) continue;
+        if (p->attention.load(kRelaxed) & kAttnRing) ring_round(p);   // relaxed: its owner's bit
         const std::int64_t when = p->timers.next_when.load(kRelaxed); // relaxed: our own, mostly
         if (when != 0) {
             const std::int64_t now = kernel::nanotime();

@@ -21,8 +21,10 @@
 
 #include "assist/asleep.hpp"
 #include "runtime/entry.hpp"
+#include "runtime/file_calls.hpp"
 #include "runtime/foreign.hpp"
 #include "runtime/netpoll.hpp"
+#include "runtime/ring.hpp"
 #include "runtime/sched.hpp"
 #include "runtime/sema.hpp"
 #include "runtime/stack.hpp"
@@ -59,6 +61,8 @@ void in_child() {
     sched.maxmcount.store(maxmcount, kSeqCst);
     sema_forget();
     user_timers_forget();
+    file_calls_forget();
+    rings_forget();
     netpoll_forget();
     stacks_forget();
     foreign_forget();

@@ -26,7 +26,7 @@ constexpr int kWakeLooks = 4; // then sysmon sees to it
 // what several Gs do: without the bound a server lost a quarter of its requests to them.
 constexpr std::int64_t kSubmitterTakesNs = 4'000'000;
 
-bool has_work(const P* p) { return !runqempty(p) || runqsize().load(kSeqCst) != 0; }
+bool has_work(const P* p) { return has_own_work(p) || runqsize().load(kSeqCst) != 0; }
 
 // Moves a blocked P to m. seen is its word.
 bool take_for(M* m, P* p, assist::Word seen, By by) {
@@ -58,7 +58,7 @@ P* take_blocked(M* m, bool any) {
             P* p = sched.allp[i];
             const assist::Word seen = assist::load(*p->rec);
             if (!seen.marked() || seen.taker != 0) continue;
-            if (pass == 0 ? !runqempty(p) : !any && !has_work(p)) continue;
+            if (pass == 0 ? has_own_work(p) : !any && !has_work(p)) continue;
             if (take_for(m, p, seen, By::kScan)) return p;
         }
     }
@@ -110,7 +110,7 @@ bool start_spinning_m() {
 bool wanted(const P* p) {
     // The probe asks the same of the records (bpf/handoff.bpf.c). relaxed: whoever is missed here
     // is seen by wakep, which looks at nblocked after publishing work, or by sysmon.
-    if (!runqempty(p) || runqsize().load(kRelaxed) != 0) return true;
+    if (has_own_work(p) || runqsize().load(kRelaxed) != 0) return true;
     if (nmspinning().load(kRelaxed) != 0) return false;
     return npidle().load(kRelaxed) == 0 || unpolled().load(kRelaxed) != 0;
 }

@@ -28,6 +28,7 @@
 #include "runtime/crash.hpp"
 #include "runtime/debugvars.hpp"
 #include "runtime/dump.hpp"
+#include "runtime/file_calls.hpp"
 #include "runtime/netpoll.hpp"
 #include "runtime/preempt.hpp"
 #include "runtime/sched.hpp"
@@ -117,6 +118,16 @@ ThreadLimit read_threads() {
     warn("BATON_MAXTHREADS=%s: not a number from 1 to %u, or one with \",crash\" behind it; using "
          "%u",
          v, kMaxM, kDefault.threads);
+    return kDefault;
+}
+
+std::uint32_t read_file_threads() {
+    constexpr std::uint32_t kDefault = 32;
+    const char* v = env("BATON_FILE_THREADS");
+    if (!v) return kDefault;
+    const long long n = parse_number(v);
+    if (n >= 1 && n <= static_cast<long long>(kMaxM)) return static_cast<std::uint32_t>(n);
+    warn("BATON_FILE_THREADS=%s: not a number from 1 to %u; using %u", v, kMaxM, kDefault);
     return kDefault;
 }
 
@@ -238,6 +249,7 @@ void start() {
     assist::use_rseq = f.rseq && f.membarrier_rseq;
     set_default_stack(config.stack_size);
     sched.maxmcount.store(max_threads(), kSeqCst);
+    file_calls_start(config.file_threads);
     sched.crash_at_limit.store(config.crash_at_limit, kSeqCst);
     if (const int rc = netpollinit(); rc < 0)
         throw std::system_error(-rc, std::generic_category(),
@@ -269,8 +281,9 @@ Config read_config() {
         const ThreadLimit limit = read_threads();
         bool fixed = false;
         const int procs = read_procs(fixed);
-        return Config{procs,         fixed,       read_stack(),   read_assist(),
-                      limit.threads, limit.crash, read_preempt(), read_traceback()};
+        return Config{
+            procs,       fixed,          read_stack(),     read_assist(),      limit.threads,
+            limit.crash, read_preempt(), read_traceback(), read_file_threads()};
     }();
     return config;
 }

@@ -31,6 +31,7 @@
 #include "runtime/foreign.hpp"
 #include "runtime/polldesc.hpp"
 #include "runtime/pollengine.hpp"
+#include "runtime/ring.hpp"
 
 namespace baton::rt {
 
@@ -88,7 +89,7 @@ bool netpollblockcommit(G* gp, void* word) {
     auto* gpp = static_cast<std::atomic<std::uintptr_t>*>(word);
     // Counted before anybody can find and uncount it, so it never falls below zero. seq_cst: with
     // wake_poller; an M looks at it itself before it goes to sleep.
-    if (g_waiters.fetch_add(1, kSeqCst) == 0) note_unpolled();
+    netpoll_add_waiter();
     std::uintptr_t wait = kPdWait;
     // release: pairs with the acquire in netpollunblock: who takes the G finds it saved.
     if (gpp->compare_exchange_strong(wait, reinterpret_cast<std::uintptr_t>(gp),
@@ -96,7 +97,7 @@ bool netpollblockcommit(G* gp, void* word) {
         if (gp->foreign) wake_poller();
         return true;
     }
-    g_waiters.fetch_sub(1, kRelaxed); // relaxed: as above
+    netpoll_drop_waiters(1);
     return false;
 }
 
@@ -135,8 +136,7 @@ G* netpollunblock(PollDesc* pd, PollMode mode, bool ioready) {
             break;
     }
     if (old <= kPdWait) return nullptr; // one about to park sees it and does not
-    // relaxed: a G taken off is in the hands of an M that runs, so nobody has to see this soon.
-    g_waiters.fetch_sub(1, kRelaxed);
+    netpoll_drop_waiters(1);
     return reinterpret_cast<G*>(old);
 }
 
@@ -243,7 +243,19 @@ void netpoll_forget() {
 GList netpoll(std::int64_t delay_ns) {
     GList list;
     if (g_engine->poll(delay_ns, list)) g_wake_sig.exchange(0, kSeqCst); // (D)
+    rings_reap(list);
     return list;
+}
+
+int netpoll_watch(int fd) { return -g_engine->watch(fd); }
+
+void netpoll_add_waiter() noexcept {
+    if (g_waiters.fetch_add(1, kSeqCst) == 0) note_unpolled();
+}
+
+void netpoll_drop_waiters(std::int32_t n) noexcept {
+    // relaxed: who waited is in the hands of an M that runs, so nobody has to see this soon.
+    g_waiters.fetch_sub(n, kRelaxed);
 }
 
 void netpollbreak() {

@@ -28,6 +28,11 @@ GList netpoll(std::int64_t delay_ns);
 void netpoll_forget();
 /// Makes a waiting netpoll return. Any thread.
 void netpollbreak();
+/// Wakes who waits there when this descriptor becomes readable, or is so again. 0 or an errno.
+[[nodiscard]] int netpoll_watch(int fd);
+/// A G waits for something that such a descriptor tells of; so many do no longer. Any thread.
+void netpoll_add_waiter() noexcept;
+void netpoll_drop_waiters(std::int32_t n) noexcept;
 /// Called when the first G begins to wait (findrunnable.cpp).
 void note_unpolled();
 /// Called when a plain thread begins to wait: unlike an M it does not see to it itself, before it

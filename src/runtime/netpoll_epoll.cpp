@@ -22,7 +22,9 @@ namespace {
 using kernel::raw_syscall;
 
 constexpr int kEventsMax = 128;
+// No tag of a descriptor's: those have a number in the low bits, which is never 0.
 constexpr std::uint64_t kWakeTag = 0;
+constexpr std::uint64_t kWatchTag = 1ULL << kSeqBits;
 
 int g_epfd = -1;
 int g_eventfd = -1;
@@ -66,6 +68,13 @@ void remove(PollDesc* pd) {
     (void)raw_syscall(__NR_epoll_ctl, g_epfd, EPOLL_CTL_DEL, pd->fd, &ev);
 }
 
+int watch(int fd) {
+    epoll_event ev{};
+    ev.events = EPOLLIN | EPOLLET;
+    ev.data.u64 = kWatchTag;
+    return static_cast<int>(raw_syscall(__NR_epoll_ctl, g_epfd, EPOLL_CTL_ADD, fd, &ev));
+}
+
 long epoll_poll(epoll_event* events) {
     return raw_syscall(__NR_epoll_pwait, g_epfd, events, kEventsMax, 0, nullptr, 0);
 }
@@ -94,6 +103,7 @@ bool poll(std::int64_t delay_ns, GList& list) {
     polldesc_see_all();
     // A list is last in, first out: from the end, so that who was ready first runs first.
     for (long i = n; i-- > 0;) {
+        if (events[i].data.u64 == kWatchTag) continue;
         if (events[i].data.u64 != kWakeTag) {
             netpollready(list, events[i].data.u64, events[i].events);
         } else if (delay_ns != 0) {
@@ -114,6 +124,6 @@ void wake() {
 
 } // namespace
 
-const PollEngine epoll_engine{"epoll", start, forget, add, remove, poll, wake};
+const PollEngine epoll_engine{"epoll", start, forget, add, remove, watch, poll, wake};
 
 } // namespace baton::rt

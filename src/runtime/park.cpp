@@ -20,7 +20,7 @@ constexpr auto kRelaxed = std::memory_order_relaxed;
 // does them. `inherit`: it goes on in the present time slice.
 inline G* fast_next(P* p, bool& inherit) {
     // relaxed: a request seen one switch later does no harm.
-    if ((p->attention.load(kRelaxed) & kAttnSchedule) != 0) return nullptr;
+    if ((p->attention.load(kRelaxed) & kAttnSwitch) != 0) return nullptr;
     // One in 61 looks at the global queue first, so that two Gs here cannot starve it.
     // relaxed: our own tick, and a hint.
     if (p->schedtick.load(kRelaxed) % 61 == 0 && runqsize().load(kRelaxed) != 0) return nullptr;
@@ -204,6 +204,10 @@ const char* to_string(WaitReason reason) noexcept {
         return "IO read lock";
     case WaitReason::kFdWriteLock:
         return "IO write lock";
+    case WaitReason::kFileWait:
+        return "file I/O";
+    case WaitReason::kFileTurn:
+        return "file I/O (too many at once)";
     case WaitReason::kStackDump:
         return "stack dump";
     case WaitReason::kStoppingTheWorld:

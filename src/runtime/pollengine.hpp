@@ -29,6 +29,8 @@ struct PollEngine {
     int (*add)(PollDesc* pd);
     /// No more of it. pd->fd is still open.
     void (*remove)(PollDesc* pd);
+    /// A waiting poll ends when fd becomes readable, or is so again. 0 or -errno.
+    int (*watch)(int fd);
     /// Calls netpollready for each event: delay < 0 waits for one for ever, 0 does not, > 0 so many
     /// ns. True: it waited, and was woken by `wake`; at most one wake is under way at a time.
     bool (*poll)(std::int64_t delay_ns, GList& list);

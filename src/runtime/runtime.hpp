@@ -37,6 +37,7 @@ namespace baton::rt {
 
 struct M;
 struct P;
+struct Ring;
 
 /// Life of a G. Each state is three facts: on which queue it is, who owns the stack, who moves it
 /// on.
@@ -74,6 +75,8 @@ enum class WaitReason : std::uint8_t {
     kIoWait,
     kFdReadLock,
     kFdWriteLock,
+    kFileWait,
+    kFileTurn,
     kStackDump,
     kStoppingTheWorld,
 };
@@ -259,9 +262,12 @@ enum Attention : std::uint32_t {
     kAttnStop = 1,    // stop the world
     kAttnPreempt = 2, // the slice of 10 ms is over
     kAttnArm = 4,     // its Gs block unannounced: keep an understudy armed (leave_runtime)
+    kAttnRing = 8,    // its ring has requests under way (ring.cpp)
 };
 /// What the scheduler itself must heed; the rest is for who leaves the runtime.
 inline constexpr std::uint32_t kAttnSchedule = kAttnStop | kAttnPreempt;
+/// What keeps a switch from going straight to the next G.
+inline constexpr std::uint32_t kAttnSwitch = kAttnSchedule | kAttnRing;
 
 inline constexpr std::uint32_t kRunqSize = 256;
 /// How many armings in vain a handoff is worth.
@@ -287,7 +293,10 @@ struct alignas(64) P {
     // Goroutines born here less those that ended here. relaxed everywhere: the owner alone writes
     // it; a sum over all Ps is exact only while none is owned.
     std::atomic<std::int64_t> ngo{0};
-    P* link = nullptr; // idle list
+    P* link = nullptr;    // idle list
+    Ring* ring = nullptr; // ring.cpp; null until it is used
+    // Requests that its ring has and the kernel has not.
+    std::atomic<std::uint32_t> unsubmitted{0};
     // Slot of an M that passed this P on and is still awake to see to its queue (locked.cpp); 0.
     std::atomic<std::uint32_t> watcher{0};
     // The ring: the owner writes runqtail, owner and thieves move runqhead by CAS (runq.hpp).

@@ -208,6 +208,11 @@ inline std::uint32_t runqlen(const P* p) {
 /// Steals half of victim's queue into p's; returns one to run. `runnext_too` on the last pass.
 G* runqsteal(P* p, P* victim, bool runnext_too);
 void runqput_all(P* p, GQueue& q);
+/// Has p itself something to do: Gs to run, or requests to hand to the kernel?
+inline bool has_own_work(const P* p) {
+    // relaxed: a P that is another's is looked at again, as with its queue.
+    return !runqempty(p) || p->unsubmitted.load(std::memory_order_relaxed) != 0;
+}
 // The global queue; sched.lock held.
 void globrunqput(G* gp);
 void globrunqput_hog(G* gp);
@@ -382,8 +387,9 @@ struct Config {
     int assist;             // BATON_ASSIST as int(Assist), -1 when unset
     std::uint32_t threads;  // BATON_MAXTHREADS
     bool crash_at_limit;
-    bool preempt;        // BATON_PREEMPT
-    Traceback traceback; // BATON_TRACEBACK
+    bool preempt;               // BATON_PREEMPT
+    Traceback traceback;        // BATON_TRACEBACK
+    std::uint32_t file_threads; // BATON_FILE_THREADS
 };
 Config read_config();
 void set_default_stack(std::size_t bytes);

@@ -4,6 +4,8 @@
 #include <algorithm>
 
 #include "kernel/features.hpp"
+#include "runtime/file_calls.hpp"
+#include "runtime/ring.hpp"
 #include "runtime/sched.hpp"
 
 namespace baton {
@@ -45,6 +47,9 @@ Stats stats() {
     // A thread is counted before it is made, the peak is raised after.
     s.threads_peak = std::max<std::uint64_t>(s.threads, sched.mpeak.load(kCount));
     s.threads_refused = sched.mrefused.load(kCount);
+    s.file_requests = rings_in_flight();
+    s.file_calls = file_calls_now();
+    s.file_threads = file_threads();
     s.handoffs_understudy = by(By::kUnderstudy);
     s.handoffs_scan = by(By::kScan);
     s.handoffs_ringbuf = by(By::kRingbuf);

@@ -17,6 +17,7 @@
 #include "runtime/entry.hpp"
 #include "runtime/persistentalloc.hpp"
 #include "runtime/preempt.hpp"
+#include "runtime/ring.hpp"
 #include "runtime/sched.hpp"
 #include "runtime/sema.hpp"
 
@@ -60,8 +61,10 @@ P* make_p(std::uint32_t slot) {
     return p;
 }
 
-// A P that goes: its Gs to the global queue, its timers to `heir`.
+// A P that goes: its Gs to the global queue, its timers to `heir`, its requests to the kernel; who
+// polls finds its ring.
 void destroy_p(P* p, P* heir) {
+    ring_submit(p);
     GChains q;
     bool inherit;
     while (G* gp = runqget(p, inherit)) q.push_back(gp);
@@ -145,7 +148,7 @@ void start_the_world() {
         for (std::uint32_t i = n; i-- > 0;) {
             P* p = sched.allp[i];
             if (p == own) continue;
-            if (runqempty(p)) {
+            if (!has_own_work(p)) {
                 pidleput(p);
             } else {
                 p->link = runnable;

@@ -46,7 +46,8 @@ bool arm(P* p, std::uint32_t cpu, bool anyway = false) noexcept {
 
 inline M* leave_p(M* m, P* p, std::uint32_t cpu) noexcept {
     shared::p_rec* rec = m->prec;
-    rec->runq = runqlen(p);
+    // relaxed: our own. Requests to hand over are work for the next M as well.
+    rec->runq = runqlen(p) + p->unsubmitted.load(std::memory_order_relaxed);
     // relaxed: ours alone to write; sysmon wants to see it move.
     std::atomic_ref tick(rec->syscalltick);
     tick.store(tick.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);

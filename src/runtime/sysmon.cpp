@@ -287,7 +287,7 @@ bool Sysmon::retake_p(P* p, Seen& s, std::int64_t now, bool asked) {
     const assist::Word w = assist::load(*p->rec);
     if (w.state == shared::P_RUN) return look_at_running(p, s, w, now);
     // Work nobody could be started for (a refused thread).
-    if (w.state == shared::P_IDLE && !runqempty(p)) wakep();
+    if (w.state == shared::P_IDLE && has_own_work(p)) wakep();
     if (!w.in_kernel() || w.taker != 0 || sched.gcwaiting.load(kSeqCst)) return false;
     if (!long_in_kernel(p, s, w, now) && !asked) {
         look_again_ |= wanted(p);

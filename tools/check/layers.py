@@ -10,7 +10,7 @@ import re
 import sys
 
 RANK = {"arch": 0, "kernel": 0, "assist": 1, "runtime": 2,
-        "sync": 3, "chan": 3, "io": 3, "time": 3, "task": 3, "trace": 3, "preload": 4}
+        "sync": 3, "chan": 3, "io": 3, "file": 3, "time": 3, "task": 3, "trace": 3, "preload": 4}
 INCLUDE = re.compile(r'^\s*#\s*include\s*["<]([^">]+)[">]', re.MULTILINE)
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
