@@ -5,7 +5,8 @@
 #
 # A test that cannot run here says so in a line "skip: why" and passes. A test program whose source
 # has a line "// run: tiers" is run once per way the runtime can learn of a blocked thread; one with
-# "// run: rings" once more without io_uring.
+# "// run: rings" once more without io_uring; one that includes support/net.hpp once more with the
+# poller's other engine.
 set -u -m # -m gives each test its own process group, so that it can be ended with all it started
 cd "$(dirname "$0")/.." || exit 1
 export BUILD=${BUILD:-build}
@@ -82,6 +83,9 @@ programs() {
         fi
         if grep -q '^// run: rings' "$source"; then
             BATON_DISABLE=io_uring run "$name@norings" 0 "$BUILD/tests/$name"
+        fi
+        if grep -q 'support/net.hpp"' "$source"; then
+            BATON_POLL=uring run "$name@uring" 0 "$BUILD/tests/$name"
         fi
     done
 }

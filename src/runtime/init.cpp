@@ -131,6 +131,21 @@ std::uint32_t read_file_threads() {
     return kDefault;
 }
 
+Poller read_poller() {
+    const char* v = env("BATON_POLL");
+    if (!v || std::strcmp(v, "auto") == 0) return Poller::kAuto;
+    if (std::strcmp(v, "epoll") == 0) return Poller::kEpoll;
+    if (std::strcmp(v, "uring") != 0) {
+        warn("BATON_POLL=%s: not one of epoll, uring, auto; using auto", v);
+        return Poller::kAuto;
+    }
+    for (const kernel::FeatureInfo& f : kernel::feature_list()) {
+        if (std::strcmp(f.name, "io_uring") == 0 && !f.usable)
+            warn("BATON_POLL=uring: no io_uring (%s); using epoll", f.detail.c_str());
+    }
+    return Poller::kUring;
+}
+
 bool read_preempt() {
 #ifdef BATON_TSAN
     return false;
@@ -251,9 +266,9 @@ void start() {
     sched.maxmcount.store(max_threads(), kSeqCst);
     file_calls_start(config.file_threads);
     sched.crash_at_limit.store(config.crash_at_limit, kSeqCst);
-    if (const int rc = netpollinit(); rc < 0)
+    if (const int rc = netpollinit(config.poller); rc < 0)
         throw std::system_error(-rc, std::generic_category(),
-                                "baton: cannot create the netpoller's epoll; see ulimit -n");
+                                "baton: cannot create the netpoller; see ulimit -n");
     start_helper(sysmon_made, sysmon_main);
     start_helper(template_made, template_main);
     if (!sched.records.m) start_records(config.assist, why);
@@ -282,8 +297,8 @@ Config read_config() {
         bool fixed = false;
         const int procs = read_procs(fixed);
         return Config{
-            procs,       fixed,          read_stack(),     read_assist(),      limit.threads,
-            limit.crash, read_preempt(), read_traceback(), read_file_threads()};
+            procs,       fixed,          read_stack(),     read_assist(),       limit.threads,
+            limit.crash, read_preempt(), read_traceback(), read_file_threads(), read_poller()};
     }();
     return config;
 }

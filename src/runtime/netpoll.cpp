@@ -27,6 +27,7 @@
 #include <new>
 
 #include "kernel/clock.hpp"
+#include "kernel/features.hpp"
 #include "runtime/entry.hpp"
 #include "runtime/foreign.hpp"
 #include "runtime/polldesc.hpp"
@@ -43,15 +44,6 @@ constexpr auto kRelaxed = std::memory_order_relaxed; // each use says why
 constexpr std::uintptr_t kPdReady = 1;
 constexpr std::uintptr_t kPdWait = 2; // above that: a G
 
-enum Info : std::uint32_t {
-    kClosing = 1,
-    kReadExpired = 2,
-    kWriteExpired = 4,
-    kReadTimedOut = 8, // of a limited wait
-    kWriteTimedOut = 16,
-    kReadStopped = 32,
-    kWriteStopped = 64,
-};
 constexpr std::uint32_t kRead = kReadExpired | kReadTimedOut | kReadStopped;
 constexpr std::uint32_t kWrite = kWriteExpired | kWriteTimedOut | kWriteStopped;
 
@@ -212,9 +204,10 @@ void take_over(PollDesc* pd) {
 
 } // namespace
 
-int netpollinit() {
+int netpollinit(Poller poller) {
     if (g_engine) return 0; // a start that failed later is tried again
-    const PollEngine* engine = &epoll_engine;
+    const bool uring = poller == Poller::kUring && kernel::features().io_uring;
+    const PollEngine* engine = uring ? &uring_engine : &epoll_engine;
     if (const int rc = engine->start(); rc < 0) return rc;
     g_engine = engine;
     // Those a forked child has from its parent.
@@ -246,6 +239,8 @@ GList netpoll(std::int64_t delay_ns) {
     rings_reap(list);
     return list;
 }
+
+const char* netpoll_engine() noexcept { return g_engine ? g_engine->name : ""; }
 
 int netpoll_watch(int fd) { return -g_engine->watch(fd); }
 

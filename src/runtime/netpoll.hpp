@@ -18,8 +18,12 @@ struct PollDesc; // type-stable: pooled, never freed
 
 // ---- for the scheduler (findrunnable, sysmon) ----
 
-/// Creates the epoll and its wake-up descriptor. 0 or -errno.
-[[nodiscard]] int netpollinit();
+/// Which engine: kAuto is what has measured best, README.md says how much; BATON_POLL.
+enum class Poller : std::uint8_t { kAuto, kEpoll, kUring };
+/// Starts the engine; where the kernel has no io_uring that is epoll. 0 or -errno.
+[[nodiscard]] int netpollinit(Poller poller);
+/// "epoll" or "uring"; "" before the start.
+const char* netpoll_engine() noexcept;
 /// Gs whose descriptors became ready: delay < 0 waits for ever, 0 polls, > 0 waits that many ns
 /// (honoured below a millisecond).
 GList netpoll(std::int64_t delay_ns);

@@ -18,6 +18,16 @@
 namespace baton::rt {
 
 inline constexpr std::uintptr_t kPdNil = 0;
+/// Bits of PollDesc::info.
+enum Info : std::uint32_t {
+    kClosing = 1,
+    kReadExpired = 2,
+    kWriteExpired = 4,
+    kReadTimedOut = 8, // of a limited wait
+    kWriteTimedOut = 16,
+    kReadStopped = 32,
+    kWriteStopped = 64,
+};
 // A tag is {address of the PollDesc:42 without its 6 zero bits, fdseq:22}.
 inline constexpr unsigned kSeqBits = 22;
 inline constexpr std::uint64_t kSeqMask = (1ULL << kSeqBits) - 1;

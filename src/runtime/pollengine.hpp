@@ -38,6 +38,7 @@ struct PollEngine {
     void (*wake)();
 };
 extern const PollEngine epoll_engine;
+extern const PollEngine uring_engine;
 
 /// What a descriptor is polled for. EPOLLPRI only ever comes with urgent data, after which a short
 /// read says nothing: see netfd.cpp.

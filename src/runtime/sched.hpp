@@ -380,6 +380,7 @@ bool checkdead();
 
 // ---- init.cpp ----
 enum class Traceback : std::uint8_t; // traceback.hpp
+enum class Poller : std::uint8_t;    // netpoll.hpp
 struct Config {
     int procs;              // BATON_MAXPROCS, or what the machine offers
     bool procs_fixed;       // the former
@@ -390,6 +391,7 @@ struct Config {
     bool preempt;               // BATON_PREEMPT
     Traceback traceback;        // BATON_TRACEBACK
     std::uint32_t file_threads; // BATON_FILE_THREADS
+    Poller poller;              // BATON_POLL
 };
 Config read_config();
 void set_default_stack(std::size_t bytes);
