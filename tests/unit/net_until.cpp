@@ -297,9 +297,7 @@ class NoDescriptors {
 public:
     NoDescriptors() {
         ::getrlimit(RLIMIT_NOFILE, &old_);
-        const int lowest = ::dup(0); // the next number that would be given
-        ::close(lowest);
-        const rlimit tight{static_cast<rlim_t>(lowest), old_.rlim_max};
+        const rlimit tight{1, old_.rlim_max}; // number 0 is in use
         ::setrlimit(RLIMIT_NOFILE, &tight);
     }
     ~NoDescriptors() { ::setrlimit(RLIMIT_NOFILE, &old_); }
