@@ -52,6 +52,9 @@ LIB_OBJ   := $(call objects,src/*/*.cpp src/arch/$(ARCH)/*.cpp src/arch/$(ARCH)/
 TEST_OBJ  := $(call picked,$(call objects,tests/unit/*.cpp tests/stress/*.cpp))
 BENCH_OBJ := $(call objects,tests/bench/*.cpp)
 EX_OBJ    := $(call objects,tools/examples/*.cpp)
+ifeq ($(wildcard /usr/include/openssl/ssl.h),)
+EX_OBJ    := $(filter-out %/tlsecho.o,$(EX_OBJ))
+endif
 TEST_AID  := $(call objects,tests/support/*.cpp)
 BENCH_AID := $(call objects,tests/bench/support/*.cpp)
 SKELETONS := $(patsubst bpf/%.bpf.c,$(BUILD)/gen/%.skel.h,$(sort $(wildcard bpf/*.bpf.c)))
@@ -86,6 +89,7 @@ $(TEST_BIN): $(BUILD)/%: $(BUILD)/obj/%.o $(TEST_AID) $(LIB)
 $(BENCH_BIN): $(BUILD)/%: $(BUILD)/obj/tests/%.o $(BENCH_AID) $(LIB)
 $(EX_BIN): $(BUILD)/%: $(BUILD)/obj/tools/%.o $(LIB)
 $(EX_BIN): LDLIBS += -Wl,--as-needed -lhttp_parser
+$(BUILD)/examples/tlsecho: LDLIBS += -lssl -lcrypto
 $(TEST_BIN) $(BENCH_BIN) $(EX_BIN):
 	@mkdir -p $(@D)
 	$(call quiet,LD)$(CXX) -pthread $(SANFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
