@@ -17,6 +17,7 @@
 #include "baton/run.hpp"
 #include "baton/semaphore.hpp"
 #include "io/resolve.hpp"
+#include "runtime/limit.hpp"
 #include "runtime/runtime.hpp"
 
 namespace baton {
@@ -80,7 +81,9 @@ Answer look_up(const std::string& name, std::uint16_t port, const detail::Networ
 
 std::vector<SocketAddress> ask(const detail::AddressList& parsed, const detail::Network& net,
                                const Until& until, std::error_code& ec) {
-    if (!lookups().acquire(until, ec)) return {};
+    // Nothing here can be done at once.
+    ec = detail::wait_error(rt::over(until));
+    if (ec || !lookups().acquire(until, ec)) return {};
     Chan<Answer> answers(1);
     try {
         go(GoOptions{kStackBytes},
