@@ -28,7 +28,8 @@ check() {
 own_client() {
     # s_client ends at once when its input does: the answer is to be there by then.
     { echo "a line" && sleep 1; } |
-        timeout 20 openssl s_client -quiet -no_ign_eof -connect "$address" 2>/dev/null | grep -qx "a line"
+        timeout 20 openssl s_client -quiet -no_ign_eof -connect "$address" 2>/dev/null |
+        grep -qx "a line"
 }
 many() { timeout 60 "$program" --connect "$address" --clients 200; }
 

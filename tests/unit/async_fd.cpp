@@ -56,10 +56,11 @@ TEST_CASE("a pipe: reader and writer park, the end is the end") {
         baton::WaitGroup wg;
         const std::string data(1 << 20, 'p'); // more than a pipe holds
         std::size_t sent = 0;
-        wg.go([&out, &data, &sent] {
+        AsyncFd& writer = out;
+        wg.go([&] {
             baton::sleep_for(2ms);
-            sent = out.write(data);
-            out.close();
+            sent = writer.write(data);
+            writer.close();
         });
         std::size_t got = 0;
         char buf[10'000];

@@ -6,7 +6,9 @@ cd "$(dirname "$0")/../.." || exit 1
 status=0
 for object in "$BUILD"/obj/tools/examples/*.o; do
     [[ -f $object ]] || continue
-    g++ -o /dev/null "$object" -L"$BUILD" -lbaton -lhttp_parser -pthread || status=1
+    libs=(-lbaton -lhttp_parser)
+    [[ $object == */tlsecho.o ]] && libs+=(-lssl -lcrypto)
+    g++ -o /dev/null "$object" -L"$BUILD" "${libs[@]}" -pthread || status=1
 done
 foreign=$(nm -DC --defined-only "$BUILD/libbaton.so" | cut -d' ' -f3- |
     grep -vE 'baton|(^|[ *&])std::|operator (new|delete)' | head)
