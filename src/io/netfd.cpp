@@ -112,14 +112,14 @@ long NetFd::receive(std::size_t want, const Until* until, Attempt attempt) {
     const Turn turn(*this, Side::kRead, until);
     if (turn.err != 0) return -turn.err;
     const bool wait_first = drained_ && !is_over(until);
-    int err = wait_first ? wait(Side::kRead, until) : rt::poll_reset(pd_, rt::PollMode::kRead);
+    int err = wait_first ? wait(Side::kRead, until) : rt::poll_reset(desc(), rt::PollMode::kRead);
     if (err != 0) return -err; // and it is as drained as before
     drained_ = false;
     for (;;) {
-        const long n = attempt(sysfd_);
+        const long n = attempt(sysfd());
         if (n >= 0) {
             drained_ = n > 0 && static_cast<std::size_t>(n) < want && family_ != AF_UNIX &&
-                       !rt::poll_hangup(pd_);
+                       !rt::poll_hangup(desc());
             return n;
         }
         if (n == -EAGAIN) {
@@ -187,7 +187,8 @@ int NetFd::reap_zero_copies() {
         msghdr message{};
         message.msg_control = control;
         message.msg_controllen = sizeof control;
-        if (raw_syscall(__NR_recvmsg, sysfd_, &message, MSG_ERRQUEUE | MSG_DONTWAIT) < 0) return rc;
+        if (raw_syscall(__NR_recvmsg, sysfd(), &message, MSG_ERRQUEUE | MSG_DONTWAIT) < 0)
+            return rc;
         for (cmsghdr* c = CMSG_FIRSTHDR(&message); c; c = CMSG_NXTHDR(&message, c)) {
             sock_extended_err notice;
             std::memcpy(&notice, CMSG_DATA(c), sizeof notice);

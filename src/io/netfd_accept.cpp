@@ -66,11 +66,11 @@ int NetFd::wait_connected(const Until& until) {
         int err = wait(Side::kWrite, &until);
         if (err != 0) return err;
         socklen_t len = sizeof err;
-        const long rc = raw_syscall(__NR_getsockopt, sysfd_, SOL_SOCKET, SO_ERROR, &err, &len);
+        const long rc = raw_syscall(__NR_getsockopt, sysfd(), SOL_SOCKET, SO_ERROR, &err, &len);
         if (rc < 0) return static_cast<int>(-rc);
         if (err != 0) return err;
         // A notification too many is possible, and then there is no error and no peer.
-        if (socket_address(__NR_getpeername, sysfd_).len != 0) return 0;
+        if (socket_address(__NR_getpeername, sysfd()).len != 0) return 0;
     }
 }
 

@@ -140,14 +140,18 @@ protected:
     bool begin_close() noexcept;
     void end_close() noexcept;
 
-    FdMutex mu_;
-    const int sysfd_;
-    rt::PollDesc* const pd_;
+    /// Even if it is closed: inside a Turn.
+    int sysfd() const { return sysfd_; }
+    rt::PollDesc* desc() const { return pd_; }
 
 private:
     static rt::PollDesc* open(int fd, int* err);
     static void abandon(rt::PollDesc* pd);
     void destroy() noexcept;
+
+    FdMutex mu_;
+    const int sysfd_;
+    rt::PollDesc* const pd_;
 };
 
 } // namespace baton::detail
