@@ -71,7 +71,9 @@ public:
 private:
     template <class Attempt>
     long receive(std::size_t want, const Until* until, Attempt attempt);
-    int pause(std::int64_t pause_ns, const Until* until);
+    template <class Send>
+    long send_to_any(const Until* until, Send send);
+    int pause(Side side, std::int64_t pause_ns, const Until* until);
     int reap_zero_copies();
     void remove_path() noexcept;
 

@@ -24,8 +24,8 @@ bool short_of_something(long rc) {
 
 } // namespace
 
-/// Waits that long, whoever knocks meanwhile. An errno when cut short.
-int NetFd::pause(std::int64_t pause_ns, const Until* until) {
+/// Waits that long, whatever comes meanwhile. An errno when cut short.
+int NetFd::pause(Side side, std::int64_t pause_ns, const Until* until) {
     using std::chrono::nanoseconds;
     const std::int64_t when_ns = kernel::nanotime() + pause_ns;
     const std::int64_t end_ns = until ? std::min(when_ns, until->when_ns()) : when_ns;
@@ -33,7 +33,7 @@ int NetFd::pause(std::int64_t pause_ns, const Until* until) {
     const Until both = until ? Until(end, until->token()) : Until(end);
     int err;
     do {
-        err = wait(Side::kRead, &both);
+        err = wait(side, &both);
     } while (err == 0);
     return err == ETIMEDOUT && kernel::nanotime() >= when_ns ? 0 : err;
 }
@@ -49,7 +49,7 @@ int NetFd::accept(OwnedFd* peer_fd, SocketAddress* peer, const Until* until) {
             if (rc == -ECONNABORTED) continue; // given up by the peer while it queued
             if (!short_of_something(rc)) return rc;
             pause_ns = std::clamp(2 * pause_ns, kPauseMinNs, kPauseMaxNs);
-            const int err = pause(pause_ns, until);
+            const int err = pause(Side::kRead, pause_ns, until);
             if (err == ETIMEDOUT) return rc; // that tells more
             if (err != 0) return -err;
         }

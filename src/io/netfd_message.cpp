@@ -17,6 +17,8 @@ namespace {
 using kernel::raw_syscall;
 
 constexpr std::size_t kFdsMax = 253; // the kernel's SCM_MAX_FD
+constexpr std::int64_t kPauseMinNs = 100'000;
+constexpr std::int64_t kPauseMaxNs = 20'000'000;
 
 IoResult result(long n) {
     return n < 0 ? IoResult{0, static_cast<int>(-n)} : IoResult{static_cast<std::size_t>(n), 0};
@@ -90,10 +92,25 @@ IoResult NetFd::recv_fds(std::span<std::byte> buf, std::vector<int>& fds, const 
     }));
 }
 
+/// What `send` answers. No event tells of room with a Unix receiver that the socket is not
+/// connected to: that is looked for again and again, ever more rarely.
+template <class Send>
+long NetFd::send_to_any(const Until* until, Send send) {
+    std::int64_t pause_ns = 0;
+    for (;;) {
+        const long rc = send();
+        if (rc != -EAGAIN || family_ != AF_UNIX || peer().len != 0) return rc;
+        pause_ns = std::clamp(2 * pause_ns, kPauseMinNs, kPauseMaxNs);
+        if (const int err = pause(Side::kWrite, pause_ns, until)) return -err;
+    }
+}
+
 IoResult NetFd::send(std::span<const std::byte> buf, const SocketAddress* to, const Until* until) {
     return result(on_side(Side::kWrite, until, [&](int fd) {
-        return raw_syscall(__NR_sendto, fd, buf.data(), buf.size(), MSG_NOSIGNAL,
-                           to ? &to->sa : nullptr, to ? to->len : 0);
+        return send_to_any(until, [&] {
+            return raw_syscall(__NR_sendto, fd, buf.data(), buf.size(), MSG_NOSIGNAL,
+                               to ? &to->sa : nullptr, to ? to->len : 0);
+        });
     }));
 }
 
@@ -120,7 +137,9 @@ IoResult NetFd::send_batch(std::span<const Packet> packets, const Until* until) 
                 messages[i].msg_hdr.msg_iovlen = 1;
                 address(messages[i].msg_hdr, now[i].address);
             }
-            const long n = raw_syscall(__NR_sendmmsg, fd, messages, now.size(), MSG_NOSIGNAL);
+            const long n = send_to_any(until, [&] {
+                return raw_syscall(__NR_sendmmsg, fd, messages, now.size(), MSG_NOSIGNAL);
+            });
             if (n < 0) return n;
             done += static_cast<std::size_t>(n);
         }

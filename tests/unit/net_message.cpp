@@ -130,6 +130,27 @@ TEST_CASE("Unix datagrams keep their borders, and wait for room with the receive
     });
 }
 
+TEST_CASE("a Unix datagram waits for room with a receiver it is not connected to") {
+    on_goroutine([] {
+        const std::string name = "@baton-room-" + std::to_string(::getpid());
+        PacketConn server = PacketConn::bind("unixgram", name);
+        PacketConn client = PacketConn::bind("unixgram", name + "-client");
+        const SocketAddress to = SocketAddress::parse("unixgram", name);
+        std::error_code ec;
+        int sent = 0;
+        while (client.send_to(text("full"), to, 2ms, ec) != 0) sent++;
+        CHECK(ec == std::errc::timed_out);
+        CHECK(sent > 0);
+        baton::WaitGroup wg;
+        wg.go([&] {
+            for (int i = 0; i < 100; i++) client.send_to(text("more"), to);
+        });
+        char buf[8];
+        for (int i = 0; i < sent + 100; i++) CHECK(server.recv(room(buf)) == 4);
+        wg.wait();
+    });
+}
+
 TEST_CASE("close wakes who waits for a datagram") {
     on_goroutine([] {
         PacketConn server = PacketConn::bind("udp", "127.0.0.1:0");

@@ -294,7 +294,7 @@ void accept_all(baton::Listener& listener) {
         baton::Conn conn = listener.accept(ec);
         if (ec == std::errc::bad_file_descriptor) return; // closed: we are asked to end
         if (ec) {
-            // No descriptors left, most likely: some will be closed.
+            // Not that there are no descriptors left: accept waits for some.
             std::fprintf(stderr, "httpd: accept: %s\n", ec.message().c_str());
             baton::sleep_for(10ms);
             continue;
