@@ -17,7 +17,10 @@
 //
 // Signals: a handler runs on any thread that does not block its signal, on the stack of the
 // goroutine there unless SA_ONSTACK is given. No call of baton's ends early for one; a system call
-// inside blocking() does as without baton. A handler may call nothing of baton's.
+// inside blocking() does as without baton. A handler may call nothing of baton's. One kind of call
+// may end with EINTR without any signal, inside blocking(): those that the kernel never starts
+// again after one (epoll_wait, semop; not read, poll, nanosleep or futex), while a File's reads or
+// writes are under way.
 #pragma once
 
 #include <concepts>

@@ -140,6 +140,8 @@ GQueue reap(Ring* ring) {
     std::uint32_t n = 0;
     const auto take = [&](const io_uring_cqe& cqe) {
         n++;
+        // acquire: pairs with the release in issue.
+        (void)ring->under_way.load(std::memory_order_acquire);
         if (G* gp = complete(reinterpret_cast<Request*>(cqe.user_data), cqe.res))
             ready.push_back(gp);
     };
@@ -148,8 +150,6 @@ GQueue reap(Ring* ring) {
     while (ring->uring.has_completed() && !ring->reaping.exchange(true, kSeqCst)) {
         const std::uint32_t before = n;
         if (ring->uring.wants_entering()) (void)ring->uring.enter(0, -1);
-        // acquire: pairs with the release in issue.
-        (void)ring->under_way.load(std::memory_order_acquire);
         ring->uring.each_completed(take);
         ring->reaping.store(false, kSeqCst);
         if (n == before) break; // what is left is another thread's to deliver

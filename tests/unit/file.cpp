@@ -17,6 +17,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "kernel/build.hpp"
 #include "kernel/features.hpp"
 #include "support/procs.hpp"
 
@@ -498,6 +499,10 @@ TEST_CASE("signals disturb no read") {
 }
 
 TEST_CASE("a forked child has rings of its own, and leaves its parent's alone") {
+#if defined(BATON_TSAN) || defined(BATON_ASAN)
+    std::puts("skip: a sanitizer cannot do much in the child of a threaded process");
+    return;
+#endif
     const Scratch scratch;
     File file = numbered(scratch / "f", 64, true);
     Pipe pipe;

@@ -7,7 +7,7 @@
 //   /             "Hello, World!"
 //   /block?us=N   sleeps N us in the kernel, and has told the runtime that it may
 //   /nap?us=N     the same, as a driver or a library would that knows no goroutines: untold
-//   /file         reads 64 KiB at a random place of PATH past the page cache, so it really blocks
+//   /file         reads 64 KiB at a random place of PATH past the page cache, so it really waits
 //   /stats        the runtime's counters
 //
 // The first line on stdout is "listening on HOST:PORT". SIGTERM and SIGINT end it.
@@ -39,7 +39,7 @@ constexpr std::size_t kAlign = 4096; // what O_DIRECT may ask of buffer and offs
 constexpr long kSleepMaxUs = 10'000'000;
 
 struct {
-    int fd = -1;
+    baton::File file;
     std::size_t blocks = 0; // places to read from
 } g_file;
 
@@ -133,18 +133,20 @@ void Connection::answer_file() {
     rng ^= rng << 13;
     rng ^= rng >> 7;
     rng ^= rng << 17;
-    const auto offset = static_cast<off_t>(rng % g_file.blocks * kAlign);
+    const auto offset = static_cast<std::int64_t>(rng % g_file.blocks * kAlign);
     // Allocated while it is needed: a parked connection keeps none.
     void* buf = std::aligned_alloc(kAlign, kReadSize);
-    const ssize_t n =
-        buf ? baton::blocking([&] { return ::pread(g_file.fd, buf, kReadSize, offset); }) : -1;
+    auto ec = std::make_error_code(std::errc::not_enough_memory);
+    const std::size_t n =
+        buf ? g_file.file.pread({static_cast<std::byte*>(buf), kReadSize}, offset, ec)
+            : std::size_t{0};
     std::free(buf);
-    if (n < 0) {
+    if (ec) {
         put("500 Internal Server Error", "the file could not be read\n");
         return;
     }
     char header[48];
-    const int len = std::snprintf(header, sizeof header, "X-Bytes: %zd\r\n", n);
+    const int len = std::snprintf(header, sizeof header, "X-Bytes: %zu\r\n", n);
     put("200 OK", "read\n", {header, static_cast<std::size_t>(len)});
 }
 
@@ -326,22 +328,23 @@ std::string make_file() {
 void open_file(std::string path) {
     const bool ours = path.empty();
     if (ours) path = make_file();
-    g_file.fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_DIRECT);
-    if (g_file.fd < 0 && errno == EINVAL) {
+    std::error_code ec;
+    g_file.file = baton::File::open(path, O_RDONLY | O_DIRECT, 0, ec);
+    if (ec == std::errc::invalid_argument) {
         std::fprintf(stderr,
                      "httpd: the file system of %s has no O_DIRECT; /file may be answered "
                      "from the page cache, without blocking\n",
                      path.c_str());
-        g_file.fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+        g_file.file = baton::File::open(path, O_RDONLY, 0, ec);
     }
-    if (g_file.fd < 0) die(path.c_str());
+    if (ec) throw std::system_error(ec, path);
     if (ours) ::unlink(path.c_str());
-    const off_t size = ::lseek(g_file.fd, 0, SEEK_END);
-    if (size < static_cast<off_t>(kReadSize)) {
+    const std::uint64_t size = g_file.file.stat().stx_size;
+    if (size < kReadSize) {
         std::fprintf(stderr, "httpd: %s is shorter than 64 KiB\n", path.c_str());
         std::exit(1);
     }
-    g_file.blocks = (static_cast<std::size_t>(size) - kReadSize) / kAlign + 1;
+    g_file.blocks = (size - kReadSize) / kAlign + 1;
 }
 
 struct Options {

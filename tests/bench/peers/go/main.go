@@ -34,6 +34,7 @@ var benches = map[string]func(args){
 	"bracket":      bracket,
 	"chan":         channels,
 	"fault":        fault,
+	"file":         file,
 	"handoff":      handoff,
 	"handoff_load": handoffLoad,
 	"http":         serve,

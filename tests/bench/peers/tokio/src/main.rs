@@ -5,6 +5,7 @@
 
 mod channels;
 mod clock;
+mod file;
 mod handoff;
 mod http;
 mod switching;
@@ -68,6 +69,7 @@ fn main() {
     match what.as_str() {
         "bracket" => switching::bracket(args),
         "chan" => channels::channels(args),
+        "file" => file::run(args),
         "handoff" => handoff::run(args),
         "http" | "idle" | "mixed" | "neighbour" => http::serve(),
         "mutex" => switching::mutex(args),
