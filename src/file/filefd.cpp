@@ -26,6 +26,7 @@
 #include "baton/time.hpp"
 #include "file/call.hpp"
 #include "kernel/clock.hpp"
+#include "runtime/entry.hpp"
 #include "runtime/limit.hpp"
 #include "runtime/ring.hpp"
 
@@ -141,6 +142,9 @@ long FileFd::once(Way way, std::span<const iovec> bufs, std::int64_t offset, con
     if (kind_ == Kind::kCached) {
         if (way == Way::kWrite) return by_call(way, bufs, offset, until);
         const long n = vector_call(t, RWF_NOWAIT);
+        // Who reads on and on from the cache lets others run when its time slice is over, and need
+        // not be sent a signal, which would keep its thread.
+        const rt::Entry heed;
         if (n == -EOPNOTSUPP) return by_call(way, bufs, offset, until);
         if (n != -EAGAIN && n != -EINTR) return n;
     }
