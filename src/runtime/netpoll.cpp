@@ -287,6 +287,7 @@ PollDesc* poll_open(int fd, int* err) {
         LockGuard guard(pd->lock);
         pd->fd = fd;
         pd->closing = pd->rrun = pd->wrun = false;
+        pd->armed = 0;
         pd->rd = pd->wd = 0;
         pd->rcut = pd->wcut = 0;
         pd->rseq++;
@@ -326,6 +327,22 @@ int poll_reset(PollDesc* pd, PollMode mode) {
     // comes later stays and cuts the next wait short.
     if (gpp.load(kRelaxed) != kPdNil) gpp.exchange(kPdNil, std::memory_order_acquire);
     return 0;
+}
+
+bool poll_rearms() noexcept { return g_engine->arm != nullptr; }
+
+int poll_rearm(PollDesc* pd, PollMode mode) {
+    Entry entry;
+    LockGuard guard(pd->lock);
+    pd->armed |= mode == PollMode::kRead ? EPOLLIN : EPOLLOUT;
+    // A direction that nobody waits for is left out: it would be reported at once.
+    return -g_engine->arm(pd, pd->armed | (kPollInterest & ~(EPOLLIN | EPOLLOUT)));
+}
+
+void poll_disarm(PollDesc* pd, PollMode mode) {
+    Entry entry;
+    LockGuard guard(pd->lock);
+    pd->armed &= ~(mode == PollMode::kRead ? EPOLLIN : EPOLLOUT);
 }
 
 int poll_wait(PollDesc* pd, PollMode mode) {

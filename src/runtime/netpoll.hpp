@@ -54,6 +54,13 @@ PollDesc* poll_open(int fd, int* err);
 void poll_close(PollDesc* pd);
 /// Clears readiness before a fresh attempt; 0, or EBADF when closing, ETIMEDOUT past the deadline.
 int poll_reset(PollDesc* pd, PollMode mode);
+/// Can the engine do the next? Then with descriptors that are closed without a word.
+bool poll_rearms() noexcept;
+/// Registers pd's descriptor for `mode` anew, whatever became of the last registration: the number
+/// may have been closed and given out again unseen. What is ready by now is noted. 0 or an errno.
+/// Until poll_disarm it is for both modes while both are armed.
+int poll_rearm(PollDesc* pd, PollMode mode);
+void poll_disarm(PollDesc* pd, PollMode mode);
 /// Parks until ready: 0, EBADF when closed meanwhile, ETIMEDOUT past the deadline, what poll_cut
 /// says.
 int poll_wait(PollDesc* pd, PollMode mode);

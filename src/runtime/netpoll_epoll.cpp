@@ -68,6 +68,15 @@ void remove(PollDesc* pd) {
     (void)raw_syscall(__NR_epoll_ctl, g_epfd, EPOLL_CTL_DEL, pd->fd, &ev);
 }
 
+int arm(PollDesc* pd, std::uint32_t events) {
+    epoll_event ev{};
+    ev.events = events | EPOLLET;
+    ev.data.u64 = tag_of(pd);
+    const long rc = raw_syscall(__NR_epoll_ctl, g_epfd, EPOLL_CTL_MOD, pd->fd, &ev);
+    if (rc != -ENOENT) return static_cast<int>(rc);
+    return static_cast<int>(raw_syscall(__NR_epoll_ctl, g_epfd, EPOLL_CTL_ADD, pd->fd, &ev));
+}
+
 int watch(int fd) {
     epoll_event ev{};
     ev.events = EPOLLIN | EPOLLET;
@@ -124,6 +133,6 @@ void wake() {
 
 } // namespace
 
-const PollEngine epoll_engine{"epoll", start, forget, add, remove, watch, poll, wake};
+const PollEngine epoll_engine{"epoll", start, forget, add, remove, arm, watch, poll, wake};
 
 } // namespace baton::rt

@@ -42,6 +42,7 @@ struct alignas(64) PollDesc {
     int fd = -1;
 
     Lock lock{Rank::kPollDesc};
+    std::uint32_t armed = 0; // EPOLLIN, EPOLLOUT: the directions that poll_rearm was asked for
     bool closing = false;
     bool rrun = false; // rt is armed
     bool wrun = false;

@@ -29,6 +29,10 @@ struct PollEngine {
     int (*add)(PollDesc* pd);
     /// No more of it. pd->fd is still open.
     void (*remove)(PollDesc* pd);
+    /// Tells of what pd->fd is by now, for these events, as add does; the number may stand for
+    /// something else than it did then. 0 or -errno. Null: this engine cannot, as its registrations
+    /// keep files open.
+    int (*arm)(PollDesc* pd, std::uint32_t events);
     /// A waiting poll ends when fd becomes readable, or is so again. 0 or -errno.
     int (*watch)(int fd);
     /// Calls netpollready for each event: delay < 0 waits for one for ever, 0 does not, > 0 so many
