@@ -22,6 +22,7 @@
 #include "baton/file.hpp"
 #include "baton/future.hpp"
 #include "baton/go.hpp"
+#include "baton/hooks.hpp"
 #include "baton/local.hpp"
 #include "baton/net.hpp"
 #include "baton/run.hpp"

@@ -287,6 +287,7 @@ void start() {
     start_understudies(config.assist, why);
     sched.need_spare.store(sched.tier != Assist::kSysmon, std::memory_order_seq_cst);
     say_tier(config.assist, std::move(why));
+    attach_hooks();
 }
 
 } // namespace

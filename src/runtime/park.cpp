@@ -208,6 +208,8 @@ const char* to_string(WaitReason reason) noexcept {
         return "file I/O";
     case WaitReason::kFileTurn:
         return "file I/O (too many at once)";
+    case WaitReason::kLibcWait:
+        return "libc wait";
     case WaitReason::kStackDump:
         return "stack dump";
     case WaitReason::kStoppingTheWorld:

@@ -77,6 +77,7 @@ enum class WaitReason : std::uint8_t {
     kFdWriteLock,
     kFileWait,
     kFileTurn,
+    kLibcWait,
     kStackDump,
     kStoppingTheWorld,
 };

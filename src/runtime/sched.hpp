@@ -337,6 +337,10 @@ void wake_sysmon();
 /// Sets the coarse clock. Who ends sysmon's sleep does it too.
 void tick_coarse_clock(std::int64_t now);
 
+// ---- hooks.cpp ----
+/// Hands this runtime to libbaton_preload.so, if the process has that.
+void attach_hooks();
+
 // ---- stw.cpp ----
 void stop_the_world();
 void start_the_world();

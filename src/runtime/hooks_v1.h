@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What the runtime tells libbaton_preload.so, so that there is one runtime in the process whichever
+ * way the program has it: the library needs none of its own, it defines baton_preload_attach_v1,
+ * and the runtime, when it starts, looks that name up and hands it this table.
+ *
+ * Deadlines are CLOCK_MONOTONIC in nanoseconds, INT64_MAX for none. Nothing here touches errno.
+ */
+#pragma once
+
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* One for each descriptor number, zero at first; the runtime's, but for gen. */
+struct baton_fd_slot {
+    void* pd;
+    uint32_t opening;
+    uint32_t reader; /* 0: nobody waits, 1: somebody, 2: others queue behind that one */
+    uint32_t writer;
+    uint32_t gen; /* one up when the descriptor is closed */
+};
+
+enum baton_place {
+    BATON_ELSEWHERE,  /* a plain thread, the runtime's own code, a signal handler's own stack */
+    BATON_IN_BRACKET, /* a goroutine inside baton::blocking, which may not park */
+    BATON_MAY_PARK    /* a goroutine */
+};
+
+struct baton_hooks_v1 {
+    uint32_t size;
+    /* The word at this offset from the thread pointer is 0 on threads that are no Ms. */
+    long m_offset;
+    enum baton_place (*place)(void);
+    uint64_t (*goid)(void);
+    /* An announced blocking call: leave what enter returned, unless that is null. */
+    void* (*enter)(void);
+    void (*leave)(void* entered);
+    void (*pin)(void);
+    void (*unpin)(void);
+
+    /* Those below park: where place() is BATON_MAY_PARK only. */
+    void (*sleep_until)(int64_t when);
+    /* 0: fd may be ready, try again; ETIMEDOUT; EBADF: the slot's gen is another; else it cannot be
+     * waited for here, and why. */
+    int (*fd_wait)(struct baton_fd_slot* slot, int fd, int for_write, int64_t deadline,
+                   uint32_t gen);
+    /* 0: woken by wake; EAGAIN: still(arg) was 0, asked when nobody could have woken us;
+     * ETIMEDOUT. */
+    int (*park)(const void* addr, int (*still)(void*), void* arg, int64_t deadline);
+
+    /* Any thread. */
+    int (*wake)(const void* addr, int most); /* how many were woken */
+    /* Who waits for the slot's descriptor looks at gen. */
+    void (*fd_evict)(struct baton_fd_slot* slot);
+    /* In a forked child, once the runtime has forgotten its parent. */
+    void (*fd_forget)(struct baton_fd_slot* slot);
+};
+
+/* Of libbaton_preload.so. 0: the hooks are at work; else they are switched off. */
+int baton_preload_attach_v1(const struct baton_hooks_v1* runtime);
+
+#ifdef __cplusplus
+}
+#endif
