@@ -48,8 +48,12 @@ has     = $(strip $(foreach word,$(TESTS),$(findstring $(word),$1)))
 picked  = $(if $(TESTS),$(foreach file,$1,$(if $(call has,$(file)),$(file))),$1)
 quiet   = $(if $(V),,@printf '  %-5s %s\n' $1 $@;)
 
-LIB_OBJ   := $(call objects,src/*/*.cpp src/arch/$(ARCH)/*.cpp src/arch/$(ARCH)/*.S)
+PRELOAD_OBJ := $(call objects,src/preload/*.cpp)
+LIB_OBJ   := $(filter-out $(PRELOAD_OBJ),\
+               $(call objects,src/*/*.cpp src/arch/$(ARCH)/*.cpp src/arch/$(ARCH)/*.S))
 TEST_OBJ  := $(call picked,$(call objects,tests/unit/*.cpp tests/stress/*.cpp))
+HOOK_OBJ  := $(call picked,$(call objects,tests/preload/*.cpp))
+ROW_OBJ   := $(call objects,tests/preload/rows/*.cpp)
 BENCH_OBJ := $(call objects,tests/bench/*.cpp)
 EX_OBJ    := $(call objects,tools/examples/*.cpp)
 ifeq ($(wildcard /usr/include/openssl/ssl.h),)
@@ -58,10 +62,11 @@ endif
 TEST_AID  := $(call objects,tests/support/*.cpp)
 BENCH_AID := $(call objects,tests/bench/support/*.cpp)
 SKELETONS := $(patsubst bpf/%.bpf.c,$(BUILD)/gen/%.skel.h,$(sort $(wildcard bpf/*.bpf.c)))
-ALL_OBJ   := $(LIB_OBJ) $(TEST_OBJ) $(BENCH_OBJ) $(EX_OBJ) $(TEST_AID) $(BENCH_AID)
+ALL_OBJ   := $(LIB_OBJ) $(PRELOAD_OBJ) $(TEST_OBJ) $(HOOK_OBJ) $(ROW_OBJ) $(BENCH_OBJ) $(EX_OBJ) $(TEST_AID) $(BENCH_AID)
 
 LIB       := $(BUILD)/libbaton.a
 TEST_BIN  := $(TEST_OBJ:$(BUILD)/obj/%.o=$(BUILD)/%)
+HOOK_BIN  := $(HOOK_OBJ:$(BUILD)/obj/%.o=$(BUILD)/%)
 BENCH_BIN := $(BENCH_OBJ:$(BUILD)/obj/tests/%.o=$(BUILD)/%)
 EX_BIN    := $(EX_OBJ:$(BUILD)/obj/tools/%.o=$(BUILD)/%)
 
@@ -70,8 +75,8 @@ EX_BIN    := $(EX_OBJ:$(BUILD)/obj/tools/%.o=$(BUILD)/%)
 .DELETE_ON_ERROR:
 
 all: libs tests benches examples
-libs: $(LIB) $(BUILD)/libbaton.so
-tests: $(TEST_BIN)
+libs: $(LIB) $(BUILD)/libbaton.so $(BUILD)/libbaton_preload.so
+tests: $(TEST_BIN) $(HOOK_BIN)
 benches: $(BENCH_BIN)
 examples: $(EX_BIN)
 all libs tests benches examples:; @:
@@ -85,20 +90,33 @@ $(BUILD)/libbaton.so: $(LIB_OBJ)
 	$(call quiet,LD)$(CXX) -shared $(LDFLAGS) -Wl,-soname,$(SONAME),-z,defs -o $@ $^ $(LDLIBS)
 	@ln -sf libbaton.so $(BUILD)/$(SONAME)
 
+# It depends on libc alone, as programs of any kind are to have it.
+$(BUILD)/libbaton_preload.so: $(PRELOAD_OBJ) src/preload/exports.map
+	$(call quiet,LD)$(CXX) -shared $(LDFLAGS) -Wl,-soname,libbaton_preload.so,-z,defs \
+	    -Wl,--version-script,src/preload/exports.map -nodefaultlibs \
+	    -o $@ $(PRELOAD_OBJ) -lc -lgcc
+
 $(TEST_BIN): $(BUILD)/%: $(BUILD)/obj/%.o $(TEST_AID) $(LIB)
+$(HOOK_BIN): $(BUILD)/%: $(BUILD)/obj/%.o $(TEST_AID) $(LIB) | $(BUILD)/libbaton_preload.so
+$(BUILD)/tests/preload/conformance: $(ROW_OBJ)
 $(BENCH_BIN): $(BUILD)/%: $(BUILD)/obj/tests/%.o $(BENCH_AID) $(LIB)
 $(EX_BIN): $(BUILD)/%: $(BUILD)/obj/tools/%.o $(LIB)
 $(EX_BIN): LDLIBS += -Wl,--as-needed -lhttp_parser
 $(BUILD)/examples/tlsecho: LDLIBS += -lssl -lcrypto
-$(TEST_BIN) $(BENCH_BIN) $(EX_BIN):
+$(TEST_BIN) $(HOOK_BIN) $(BENCH_BIN) $(EX_BIN):
 	@mkdir -p $(@D)
 	$(call quiet,LD)$(CXX) -pthread $(SANFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
 # The .d files name the skeletons a source includes, but only once it has been compiled: order-only
 # for the first time. Examples see the public headers alone, as their readers will.
-$(LIB_OBJ): FLAGS += $(LIBFLAGS)
+$(LIB_OBJ) $(PRELOAD_OBJ): FLAGS += $(LIBFLAGS)
+# Its calls must end in jumps, so that a thread's own see the frames of libc alone; and what it
+# stands before is what sanitizers do, too.
+$(PRELOAD_OBJ): FLAGS += -fno-exceptions -fno-rtti -fno-threadsafe-statics -foptimize-sibling-calls \
+                         -fcf-protection=none -U_FORTIFY_SOURCE
+$(PRELOAD_OBJ): SANFLAGS :=
 $(BENCH_OBJ) $(BENCH_AID): FLAGS += $(VERSIONED)
-$(TEST_OBJ) $(TEST_AID): INCLUDES += -Itests
+$(TEST_OBJ) $(HOOK_OBJ) $(ROW_OBJ) $(TEST_AID): INCLUDES += -Itests
 $(EX_OBJ): INCLUDES = -Iinclude
 $(ALL_OBJ): Makefile | $(SKELETONS) $(BUILD)/.packages
 

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The symbols. Off goroutines each is two looks and a tail call. They are defined by their
+// assembler names, as libc's headers declare some of them in ways that differ between versions of
+// it.
+#include "preload/preload.hpp"
+
+#define EXPORT [[gnu::visibility("default"), gnu::used]]
+#define GROUP(...)
+#define HOOK(group, type, name, params, args, ours)                                                \
+    extern "C" EXPORT type hook_##name params __asm__(#name);                                      \
+    type hook_##name params {                                                                      \
+        using namespace baton::preload;                                                            \
+        if (on_m() && may_park(kGroup_##group, __builtin_return_address(0))) return ours;          \
+        return real_##name() args;                                                                 \
+    }
+#define PARK(group, type, name, params, args) HOOK(group, type, name, params, args, g_##name args)
+#define SAME(group, type, name, params, target, target_args)                                       \
+    HOOK(group, type, name, params, target_args, g_##target target_args)
+#define CALL(group, type, name, params, args)                                                      \
+    namespace baton::preload {                                                                     \
+    [[gnu::noinline]] static type block_##name params {                                            \
+        Bracket bracket;                                                                           \
+        return real_##name() args;                                                                 \
+    }                                                                                              \
+    }                                                                                              \
+    HOOK(group, type, name, params, args, block_##name args)
+#define LAST(group, type, name, params, args)                                                      \
+    extern "C" EXPORT type hook_##name params __asm__(#name);                                      \
+    type hook_##name params { return baton::preload::t_##name args; }
+#include "preload/symbols.def"
