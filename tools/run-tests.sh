@@ -1,6 +1,6 @@
 #!/bin/bash
 # Runs the tests one after another, a line for each, and closes with "N passed, N failed".
-#   tools/run-tests.sh [unit|stress|cli|model]...           without arguments all four
+#   tools/run-tests.sh [unit|stress|preload|cli|model]...   without arguments all five
 #   BUILD=dir  TESTS="words a name may contain"  TIMEOUT=seconds per test
 #
 # A test that cannot run here says so in a line "skip: why" and passes. A test program whose source
@@ -90,10 +90,10 @@ programs() {
     done
 }
 
-(($# > 0)) || set -- unit stress cli model
+(($# > 0)) || set -- unit stress preload cli model
 for kind in "$@"; do
     case $kind in
-    unit | stress) programs "$kind" ;;
+    unit | stress | preload) programs "$kind" ;;
     cli)
         for script in tests/cli/*.sh; do
             name=cli/$(basename "$script" .sh)
