@@ -120,6 +120,7 @@ void* mstart(void* arg) {
     attach(m);
     install_signal_stack(m);
     (void)kernel::set_timer_slack(1);
+    sched.mborn.fetch_sub(1, kRelaxed); // relaxed: see make_spares
     stopm(m);
     schedule(m);
 }
@@ -259,7 +260,9 @@ bool newosproc() {
         pthread_attr_setstacksize(&attr, kG0Stack);
         pthread_attr_setsigmask_np(&attr, &sched.sigmask); // the template thread blocks all
         pthread_t thread;
+        sched.mborn.fetch_add(1, kRelaxed); // relaxed: see make_spares
         rc = pthread_create(&thread, &attr, mstart, m);
+        if (rc != 0) sched.mborn.fetch_sub(1, kRelaxed); // relaxed: see make_spares
         pthread_attr_destroy(&attr);
         if (rc == 0) {
             std::uint32_t peak = sched.mpeak.load(kRelaxed); // relaxed, all: for people

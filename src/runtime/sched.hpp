@@ -114,6 +114,7 @@ struct Sched {
     std::atomic<std::uint32_t> mcount{0};
     std::atomic<std::uint32_t> mpeak{0};
     std::atomic<std::uint32_t> midle{0}; // from just before an M is on an idle list to just after
+    std::atomic<std::uint32_t> mborn{0}; // made, and not yet on an idle list
     std::atomic<std::uint32_t> mlockedidle{0}; // Ms that wait for the G locked to them
     std::atomic<std::uint32_t> nhelpers{0};    // sysmon, the template thread, understudies
     std::atomic<std::uint32_t> maxmcount{0};   // 0 until it is set or the runtime starts

@@ -28,8 +28,11 @@ constexpr std::int64_t kFollowPeriodNs = 1'000'000'000;
 // too many.
 void make_spares() {
     const std::uint32_t more = std::clamp<std::uint32_t>(sched.mcount.load(kRelaxed) / 4, 1, 8);
-    // Counted, not looked for: a new M is idle only once its thread has come up and parked.
-    for (std::uint32_t n = sched.midle.load(kRelaxed); n < more; n++) { // relaxed: a rough measure
+    // A new M is idle only once its thread has come up and parked. Until then those who want one
+    // ask again and again, each time for nothing: without the count of those on their way,
+    // thousands were made in the time that the first needed. relaxed, both: a rough measure.
+    const std::uint32_t there = sched.midle.load(kRelaxed) + sched.mborn.load(kRelaxed);
+    for (std::uint32_t n = there; n < more; n++) {
         if (!newosproc()) break;
     }
 }
