@@ -86,6 +86,7 @@ baton_preload_attach_v1(const baton_hooks_v1* runtime) {
     if (chosen == 0) return ENOSYS;
     if (!rt) {
         ::dl_iterate_phdr(note_allocator, nullptr);
+        note_process();
         (void)::pthread_atfork(nullptr, nullptr, forget_descriptors);
     }
     rt = runtime;

@@ -62,14 +62,9 @@ Kind find_kind(int fd, long* err) {
 
 // Of the process whose memory this is. A child of vfork closes descriptors of its own, but what it
 // writes is its parent's.
-std::atomic<long> own_pid{0};
+long own_pid = 0;
 
-bool is_own_process() {
-    const long pid = raw_syscall(SYS_getpid);
-    long none = 0;
-    // relaxed, both: a number, written once.
-    return own_pid.compare_exchange_strong(none, pid, kRelaxed, kRelaxed) || none == pid;
-}
+bool is_own_process() { return raw_syscall(SYS_getpid) == own_pid; }
 
 void evict(Descriptor* d) {
     const std::atomic_ref reader(d->slot.reader), writer(d->slot.writer);
@@ -129,11 +124,13 @@ void closing_range(unsigned first, unsigned last) {
     }
 }
 
+void note_process() { own_pid = raw_syscall(SYS_getpid); }
+
 void forget_descriptors() {
-    own_pid.store(0, kRelaxed); // relaxed: the child has one thread
+    note_process();
     forget_epolls();
     for (auto& page : pages) {
-        Descriptor* d = page.load(kRelaxed); // relaxed: as above
+        Descriptor* d = page.load(kRelaxed); // relaxed: the child has one thread
         for (std::size_t i = 0; d && i < kPerPage; i++)
             if (d[i].slot.pd || d[i].slot.reader || d[i].slot.writer) rt->fd_forget(&d[i].slot);
     }

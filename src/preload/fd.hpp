@@ -39,6 +39,8 @@ Kind kind_of(Descriptor* d, int fd, long* err);
 /// fd is about to be closed: who waits for it is woken.
 void closing(int fd);
 void closing_range(unsigned first, unsigned last);
+/// Before the first goroutine.
+void note_process();
 /// In a forked child.
 void forget_descriptors();
 void forget_epolls();

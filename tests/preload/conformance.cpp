@@ -8,6 +8,7 @@
 #include <map>
 
 #include "baton/baton.hpp"
+#include "preload/hooked.hpp"
 #include "preload/rows/rows.hpp"
 #include "support/child.hpp"
 
@@ -26,11 +27,6 @@ rows::Rows all_rows() {
     return all;
 }
 
-std::string preload() {
-    const char* build = std::getenv("BUILD");
-    return "LD_PRELOAD=" + std::string(build ? build : "build") + "/libbaton_preload.so";
-}
-
 std::map<std::string, std::string> outcomes(const Child& child) {
     std::map<std::string, std::string> all;
     std::istringstream stream(child.output);
@@ -44,7 +40,7 @@ std::map<std::string, std::string> outcomes(const Child& child) {
 
 Child run_rows(const char* where, bool hooks) {
     child_process::Strings variables{std::string("ROWS=") + where};
-    if (hooks) variables.push_back(preload());
+    if (hooks) variables.push_back(hooked::preload());
     return run_child("rows", variables, std::chrono::seconds(40));
 }
 

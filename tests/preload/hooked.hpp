@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Where the hooks library is, for tests that start a process with it.
+#pragma once
+
+#include <cstdlib>
+#include <string>
+
+namespace hooked {
+
+inline std::string library() {
+    const char* build = std::getenv("BUILD");
+    return std::string(build ? build : "build") + "/libbaton_preload.so";
+}
+inline std::string preload() { return "LD_PRELOAD=" + library(); }
+
+} // namespace hooked

@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// That the hooks are at work: goroutines in libc's calls hold no threads. And where they are not:
+// groups, plain threads, forked children, allocators.
+#include <doctest/doctest.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <thread>
+#include <vector>
+
+#include <poll.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "baton/baton.hpp"
+#include "preload/hooked.hpp"
+#include "support/child.hpp"
+
+namespace {
+
+using namespace std::chrono_literals;
+using child_process::check_ends;
+using child_process::check_works;
+using child_process::reached;
+using child_process::run_child;
+using hooked::preload;
+
+constexpr int kMany = 200;
+constexpr std::uint64_t kFew = 24; // threads in use, spare ones aside
+
+struct Pipes {
+    std::vector<int> fds;
+    explicit Pipes(int n) : fds(static_cast<std::size_t>(n) * 2) {
+        for (int i = 0; i < n; i++) REQUIRE(::pipe(&fds[static_cast<std::size_t>(i) * 2]) == 0);
+    }
+    int in(int i) const { return fds[static_cast<std::size_t>(i) * 2]; }
+    int out(int i) const { return fds[static_cast<std::size_t>(i) * 2 + 1]; }
+};
+
+/// `wait` on many goroutines, each of which is let go by a byte in its pipe.
+template <class F>
+void many_wait(F wait) {
+    baton::run([&] {
+        Pipes pipes(kMany);
+        baton::WaitGroup wg;
+        for (int i = 0; i < kMany; i++) wg.go([&, i] { wait(pipes.in(i), i); });
+        baton::sleep_for(50ms);
+        const baton::Stats s = baton::stats();
+        const auto busy = s.threads - s.threads_idle;
+        std::printf("busy threads: %llu\n", static_cast<unsigned long long>(busy));
+        if (busy <= kFew) reached();
+        for (int i = 0; i < kMany; i++) (void)!::write(pipes.out(i), "x", 1);
+        wg.wait();
+    });
+}
+
+TEST_CASE("child: read" * doctest::skip()) {
+    many_wait([](int fd, int) {
+        char b[4];
+        (void)!::read(fd, b, 4);
+    });
+}
+TEST_CASE("child: poll of several" * doctest::skip()) {
+    many_wait([](int fd, int) {
+        pollfd fds[] = {{fd, POLLIN, 0}, {-1, POLLIN, 0}, {fd, POLLIN | POLLPRI, 0}};
+        (void)::poll(fds, 3, -1);
+    });
+}
+TEST_CASE("child: epoll_wait" * doctest::skip()) {
+    many_wait([](int fd, int) {
+        const int epfd = ::epoll_create1(0);
+        epoll_event ev{};
+        ev.events = EPOLLIN;
+        ::epoll_ctl(epfd, EPOLL_CTL_ADD, fd, &ev);
+        (void)::epoll_wait(epfd, &ev, 1, -1);
+        ::close(epfd);
+    });
+}
+TEST_CASE("child: usleep" * doctest::skip()) {
+    many_wait([](int, int) { ::usleep(200'000); });
+}
+TEST_CASE("child: one descriptor" * doctest::skip()) {
+    int fds[2];
+    REQUIRE(::pipe(fds) == 0);
+    many_wait([&](int fd, int i) {
+        char b[1];
+        (void)!::read(fd, b, 1);
+        // And all of one, each for a byte of its own.
+        (void)!::write(fds[1], b, 1);
+        (void)!::read(fds[0], b, 1);
+        if (i == 0) baton::yield();
+    });
+}
+
+TEST_CASE("goroutines that wait in libc's calls hold no threads") {
+    for (const char* call : {"read", "poll of several", "epoll_wait", "usleep", "one descriptor"})
+        check_works(run_child(call, {preload()}));
+}
+
+TEST_CASE("child: closed" * doctest::skip()) {
+    baton::run([] {
+        int fds[2];
+        REQUIRE(::pipe(fds) == 0);
+        baton::WaitGroup wg;
+        int failed = 0;
+        for (int i = 0; i < 3; i++)
+            wg.go([&] {
+                char b[1];
+                if (::read(fds[0], b, 1) == -1) std::atomic_ref(failed)++;
+            });
+        baton::sleep_for(20ms);
+        ::close(fds[0]);
+        wg.wait();
+        if (failed == 3) reached();
+        ::close(fds[1]);
+    });
+}
+TEST_CASE("a close wakes who waits") { check_works(run_child("closed", {preload()})); }
+
+// What a child of vfork closes is its own.
+TEST_CASE("child: vfork" * doctest::skip()) {
+    baton::run([] {
+        int fds[2];
+        REQUIRE(::pipe(fds) == 0);
+        baton::WaitGroup wg;
+        long got = 0;
+        wg.go([&] {
+            char b[1];
+            got = ::read(fds[0], b, 1);
+        });
+        baton::sleep_for(20ms);
+        const pid_t pid = ::vfork();
+        if (pid == 0) {
+            ::close(fds[0]);
+            ::_exit(0);
+        }
+        int status;
+        ::waitpid(pid, &status, 0);
+        baton::sleep_for(5ms);
+        (void)!::write(fds[1], "x", 1);
+        wg.wait();
+        if (got == 1) reached();
+    });
+}
+TEST_CASE("a close in a child of vfork wakes nobody") {
+    check_works(run_child("vfork", {preload()}));
+}
+
+TEST_CASE("child: fork" * doctest::skip()) {
+    baton::run([] {
+        int fds[2];
+        REQUIRE(::pipe(fds) == 0);
+        baton::WaitGroup wg;
+        const auto one_byte = [&] {
+            char b[1];
+            return ::read(fds[0], b, 1) == 1;
+        };
+        wg.go([&] { CHECK(one_byte()); });
+        baton::sleep_for(20ms);
+        (void)!::write(fds[1], "x", 1);
+        wg.wait();
+        const pid_t pid = ::fork();
+        if (pid == 0) {
+            int code = 3;
+            // A runtime of its own, and the same descriptors.
+            std::thread([&] {
+                baton::run([&] {
+                    baton::WaitGroup inner;
+                    inner.go([&] { code = one_byte() ? 0 : 4; });
+                    baton::sleep_for(20ms);
+                    (void)!::write(fds[1], "y", 1);
+                    inner.wait();
+                });
+            }).join();
+            ::_exit(baton::hooks_active() ? code : 5);
+        }
+        int status = -1;
+        REQUIRE(::waitpid(pid, &status, 0) == pid);
+        std::printf("child: %x\n", static_cast<unsigned>(status));
+        if (status == 0) reached();
+    });
+}
+TEST_CASE("a forked child has hooks for its own runtime") {
+    check_works(run_child("fork", {preload()}));
+}
+
+TEST_CASE("child: hooks are off" * doctest::skip()) {
+    baton::run([] {
+        if (!baton::hooks_active()) reached();
+        ::usleep(1000);
+    });
+}
+TEST_CASE("child: hooks are on" * doctest::skip()) {
+    baton::run([] {
+        if (baton::hooks_active()) reached();
+        ::usleep(1000);
+    });
+}
+TEST_CASE("BATON_HOOKS chooses groups") {
+    check_works(run_child("hooks are off"));
+    check_works(run_child("hooks are off", {preload(), "BATON_HOOKS=none"}));
+    for (const char* groups : {"all", "sleep", "sockets,files,sleep,names,locks"})
+        check_works(run_child("hooks are on", {preload(), std::string("BATON_HOOKS=") + groups}));
+    // A group left out holds threads, which shows that the others need not.
+    const auto child = run_child("usleep", {preload(), "BATON_HOOKS=sockets"});
+    CHECK_FALSE(child.has(child_process::kReached));
+    check_works(run_child("usleep", {preload(), "BATON_HOOKS=sleep,names"}));
+}
+TEST_CASE("a bad BATON_HOOKS is one clear line") {
+    for (const char* bad : {"sockts", "all,sleep", "", ",", "sleep,", "ALL"}) {
+        const auto child =
+            run_child("hooks are on", {preload(), std::string("BATON_HOOKS=") + bad});
+        check_ends(child, 2);
+        CHECK(child.said() == child_process::Strings{
+                                  std::string("baton: BATON_HOOKS=") + bad +
+                                  ": not all, none, or some of sockets,files,sleep,names,locks"});
+    }
+}
+
+TEST_CASE("child: allocations" * doctest::skip()) {
+    baton::run([] {
+        baton::WaitGroup wg;
+        for (int i = 0; i < 64; i++)
+            wg.go([i] {
+                std::vector<void*> all;
+                for (int j = 0; j < 2000; j++) {
+                    const auto n = static_cast<std::size_t>((i * 31 + j * 17) % 5000 + 1);
+                    void* p = std::malloc(n);
+                    std::memset(p, i, n);
+                    all.push_back(p);
+                    if (j % 50 == 0) ::usleep(100);
+                    if (j % 3 == 0) {
+                        std::free(all.front());
+                        all.erase(all.begin());
+                    }
+                }
+                for (void* p : all) std::free(p);
+            });
+        wg.wait();
+        if (baton::hooks_active()) reached();
+    });
+}
+TEST_CASE("hooks work with jemalloc and tcmalloc") {
+    for (const char* library : {"libjemalloc.so.2", "libtcmalloc_minimal.so.4"})
+        for (const bool first : {true, false}) {
+            const std::string a = hooked::library(), b = library;
+            check_works(
+                run_child("allocations", {"LD_PRELOAD=" + (first ? a + ":" + b : b + ":" + a)}));
+        }
+}
+
+} // namespace
