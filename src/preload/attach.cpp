@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "preload/fd.hpp"
+#include "preload/locks.hpp"
 #include "preload/preload.hpp"
 
 namespace baton::preload {
@@ -56,6 +57,12 @@ bool from_allocator(const void* caller) {
     return e;
 }
 
+void in_child() {
+    forget_descriptors();
+    forget_tid();
+    inherit_locks();
+}
+
 } // namespace
 
 void set_errno(int err) { *errno_address() = err; }
@@ -87,7 +94,7 @@ baton_preload_attach_v1(const baton_hooks_v1* runtime) {
     if (!rt) {
         ::dl_iterate_phdr(note_allocator, nullptr);
         note_process();
-        (void)::pthread_atfork(nullptr, nullptr, forget_descriptors);
+        (void)::pthread_atfork(note_forker, nullptr, in_child);
     }
     rt = runtime;
     groups = chosen;

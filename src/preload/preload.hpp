@@ -79,10 +79,12 @@ extern long m_offset; // rt's; 0 before
 // ---- real.cpp ----
 
 #define GROUP(...)
-#define LAST PARK
 #define PARK(group, type, name, params, args) kReal_##name,
-#define CALL PARK
 #define SAME(group, type, name, params, target, args) kReal_##name,
+#define CALL PARK
+#define LAST PARK
+#define OWNER PARK
+#define OWNER_SAME SAME
 enum RealIndex : unsigned {
 #include "preload/symbols.def"
     kReals
@@ -92,6 +94,8 @@ enum RealIndex : unsigned {
 #undef CALL
 #undef SAME
 #undef LAST
+#undef OWNER
+#undef OWNER_SAME
 
 extern void* real_slots[kReals];
 extern const char* const real_names[kReals];
@@ -106,6 +110,8 @@ void* find_real(RealIndex i);
 
 #define GROUP(...)
 #define LAST PARK
+#define OWNER PARK
+#define OWNER_SAME SAME
 #define PARK(group, type, name, params, args)                                                      \
     [[gnu::always_inline]] inline auto real_##name() {                                             \
         return reinterpret_cast<type(*) params>(real_at(kReal_##name));                            \
@@ -118,19 +124,26 @@ void* find_real(RealIndex i);
 #undef CALL
 #undef SAME
 #undef LAST
+#undef OWNER
+#undef OWNER_SAME
 
 // The hooks themselves.
+#define BATON_BARE(...) __VA_ARGS__
 #define GROUP(...)
 #define PARK(group, type, name, params, args) type g_##name params;
-#define LAST(group, type, name, params, args) type t_##name params;
+#define OWNER PARK
+#define LAST(group, type, name, params, args) type t_##name(BATON_BARE params, const void* caller);
 #define CALL(...)
 #define SAME(...)
+#define OWNER_SAME(...)
 #include "preload/symbols.def"
 #undef GROUP
 #undef PARK
 #undef CALL
 #undef SAME
 #undef LAST
+#undef OWNER
+#undef OWNER_SAME
 
 // ---- support ----
 

@@ -18,6 +18,8 @@ constinit void* real_slots[kReals] = {};
 
 #define GROUP(...)
 #define LAST PARK
+#define OWNER PARK
+#define OWNER_SAME SAME
 #define PARK(group, type, name, params, args) #name,
 #define CALL PARK
 #define SAME(group, type, name, params, target, args) #name,

@@ -197,7 +197,7 @@ int g_accept4(int fd, sockaddr* from, socklen_t* len, int flags) {
     return static_cast<int>(finish(accept_one(fd, from, len, flags)));
 }
 
-int t_setsockopt(int fd, int level, int name, const void* value, socklen_t len) {
+int t_setsockopt(int fd, int level, int name, const void* value, socklen_t len, const void*) {
     // relaxed: for this thread's own calls, and for those its program tells of this one.
     if (level == SOL_SOCKET &&
         (name == SO_RCVTIMEO || name == SO_SNDTIMEO || name == 66 || name == 67))

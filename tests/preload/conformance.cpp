@@ -24,6 +24,7 @@ rows::Rows all_rows() {
     rows::add_waits(all);
     rows::add_sleeps(all);
     rows::add_files(all);
+    rows::add_locks(all);
     return all;
 }
 

@@ -10,6 +10,8 @@
 #include <vector>
 
 #include <poll.h>
+#include <pthread.h>
+#include <semaphore.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -218,6 +220,114 @@ TEST_CASE("a bad BATON_HOOKS is one clear line") {
                                   std::string("baton: BATON_HOOKS=") + bad +
                                   ": not all, none, or some of sockets,files,sleep,names,locks"});
     }
+}
+
+// Goroutines and plain threads at one lock, which goroutines hold across sleeps.
+TEST_CASE("child: locks" * doctest::skip()) {
+    struct {
+        pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+        pthread_cond_t cond = PTHREAD_COND_INITIALIZER;
+        pthread_rwlock_t rwlock = PTHREAD_RWLOCK_INITIALIZER;
+        sem_t items;
+        long n = 0, guarded = 0, turns = 0;
+    } s;
+    ::sem_init(&s.items, 0, 0);
+    const auto work = [&](int rounds, bool sleeps) {
+        for (int i = 0; i < rounds; i++) {
+            ::pthread_mutex_lock(&s.mutex);
+            const long n = s.n;
+            if (sleeps && i % 8 == 0) ::usleep(50);
+            s.n = n + 1;
+            if (s.n % 2 == 0) ::pthread_cond_broadcast(&s.cond);
+            ::pthread_mutex_unlock(&s.mutex);
+            ::pthread_rwlock_wrlock(&s.rwlock);
+            s.guarded++;
+            ::pthread_rwlock_unlock(&s.rwlock);
+            ::sem_post(&s.items);
+        }
+    };
+    const auto consume = [&](int rounds) {
+        for (int i = 0; i < rounds; i++) {
+            while (::sem_wait(&s.items) != 0) {
+            }
+            ::pthread_rwlock_rdlock(&s.rwlock);
+            if (s.guarded <= 0) std::abort();
+            ::pthread_rwlock_unlock(&s.rwlock);
+        }
+    };
+    // Whoever finds the number odd waits for it to be even.
+    const auto wait_even = [&](int rounds) {
+        for (int i = 0; i < rounds; i++) {
+            ::pthread_mutex_lock(&s.mutex);
+            while (s.n % 2 != 0) ::pthread_cond_wait(&s.cond, &s.mutex);
+            s.turns++;
+            ::pthread_mutex_unlock(&s.mutex);
+        }
+    };
+    constexpr int kG = 60, kT = 3, kRounds = 64;
+    baton::run([&] {
+        baton::WaitGroup wg;
+        std::vector<std::thread> threads;
+        for (int i = 0; i < kT; i++) {
+            threads.emplace_back([&] { work(kRounds, false); });
+            threads.emplace_back([&] { consume(kRounds); });
+            threads.emplace_back([&] { wait_even(kRounds); });
+        }
+        for (int i = 0; i < kG; i++) {
+            wg.go([&] { work(kRounds, true); });
+            wg.go([&] { consume(kRounds); });
+            wg.go([&] { wait_even(kRounds); });
+        }
+        wg.wait();
+        for (std::thread& t : threads) t.join();
+        constexpr long kAll = long{kG + kT} * kRounds;
+        std::printf("%ld %ld %ld of %ld, peak %llu threads\n", s.n, s.guarded, s.turns, kAll,
+                    static_cast<unsigned long long>(baton::stats().threads_peak));
+        if (s.n == kAll && s.guarded == kAll && s.turns == kAll && baton::stats().threads_peak < 60)
+            reached();
+    });
+}
+TEST_CASE("goroutines and threads share locks") {
+    for (int i = 0; i < 3; i++) check_works(run_child("locks", {preload()}, 30s));
+}
+
+TEST_CASE("child: mutex" * doctest::skip()) {
+    pthread_mutex_t m = PTHREAD_MUTEX_INITIALIZER;
+    many_wait([&](int fd, int i) {
+        ::pthread_mutex_lock(&m);
+        char b[1];
+        if (i == 0) (void)!::read(fd, b, 1);
+        ::pthread_mutex_unlock(&m);
+    });
+}
+TEST_CASE("child: cond" * doctest::skip()) {
+    pthread_mutex_t m = PTHREAD_MUTEX_INITIALIZER;
+    pthread_cond_t c = PTHREAD_COND_INITIALIZER;
+    bool go = false;
+    many_wait([&](int fd, int i) {
+        char b[1];
+        if (i == 0) (void)!::read(fd, b, 1);
+        ::pthread_mutex_lock(&m);
+        if (i == 0) {
+            go = true;
+            ::pthread_cond_broadcast(&c);
+        }
+        while (!go) ::pthread_cond_wait(&c, &m);
+        ::pthread_mutex_unlock(&m);
+    });
+}
+TEST_CASE("child: sem" * doctest::skip()) {
+    sem_t s;
+    ::sem_init(&s, 0, 0);
+    many_wait([&](int fd, int i) {
+        char b[1];
+        if (i == 0) (void)!::read(fd, b, 1);
+        if (i != 0) ::sem_wait(&s);
+        ::sem_post(&s);
+    });
+}
+TEST_CASE("goroutines that wait for libc's locks hold no threads") {
+    for (const char* what : {"mutex", "cond", "sem"}) check_works(run_child(what, {preload()}));
 }
 
 TEST_CASE("child: allocations" * doctest::skip()) {

@@ -138,13 +138,13 @@ std::string none(const Reader& reader, Ends, Pair& p) {
 std::string two_wait(const Reader& reader, Ends, Pair& p) {
     std::string other;
     {
-        Later also([&] { other = seen(reader, p.a); }, 1ms);
+        Later also([&] { other = seen(reader, p.a, 1); }, 1ms);
         Later write([&] {
             (void)!::write(p.b, "a", 1);
             std::this_thread::sleep_for(10ms);
             (void)!::write(p.b, "b", 1);
         });
-        const std::string mine = seen(reader, p.a);
+        const std::string mine = seen(reader, p.a, 1);
         if (mine.starts_with("1 ") && mine != "1 'a'" && mine != "1 'b'") return mine;
     }
     return other.starts_with("1 ") ? "each one" : other;

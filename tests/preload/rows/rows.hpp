@@ -115,5 +115,6 @@ void add_writes(Rows& rows);
 void add_waits(Rows& rows);
 void add_sleeps(Rows& rows);
 void add_files(Rows& rows);
+void add_locks(Rows& rows);
 
 } // namespace rows
