@@ -100,6 +100,10 @@ $(TEST_BIN): $(BUILD)/%: $(BUILD)/obj/%.o $(TEST_AID) $(LIB)
 $(HOOK_BIN): $(BUILD)/%: $(BUILD)/obj/%.o $(TEST_AID) $(LIB) | $(BUILD)/libbaton_preload.so
 $(BUILD)/tests/preload/conformance: $(ROW_OBJ)
 $(BENCH_BIN): $(BUILD)/%: $(BUILD)/obj/tests/%.o $(BENCH_AID) $(LIB)
+# Linked with the hooks, as a program may be.
+HOOKED := $(addprefix $(BUILD)/bench/,hooks preload)
+$(HOOKED): $(BUILD)/libbaton_preload.so
+$(HOOKED): LDLIBS += -Wl,-rpath,'$$ORIGIN/..'
 $(EX_BIN): $(BUILD)/%: $(BUILD)/obj/tools/%.o $(LIB)
 $(EX_BIN): LDLIBS += -Wl,--as-needed -lhttp_parser
 $(BUILD)/examples/tlsecho: LDLIBS += -lssl -lcrypto
