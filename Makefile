@@ -99,6 +99,12 @@ $(BUILD)/libbaton_preload.so: $(PRELOAD_OBJ) src/preload/exports.map
 $(TEST_BIN): $(BUILD)/%: $(BUILD)/obj/%.o $(TEST_AID) $(LIB)
 $(HOOK_BIN): $(BUILD)/%: $(BUILD)/obj/%.o $(TEST_AID) $(LIB) | $(BUILD)/libbaton_preload.so
 $(BUILD)/tests/preload/conformance: $(ROW_OBJ)
+# The libraries that are shown at work, those that are there.
+packages = $(shell for p in $1; do pkg-config --silence-errors --libs $$p; done)
+$(BUILD)/tests/preload/postgres: LDLIBS += $(call packages,libpq)
+$(BUILD)/tests/preload/redis: LDLIBS += $(call packages,hiredis)
+$(BUILD)/tests/preload/sqlite: LDLIBS += $(call packages,sqlite3 libzstd zlib)
+$(BUILD)/tests/preload/tls: LDLIBS += $(call packages,openssl libcurl)
 $(BENCH_BIN): $(BUILD)/%: $(BUILD)/obj/tests/%.o $(BENCH_AID) $(LIB)
 # Linked with the hooks, as a program may be.
 HOOKED := $(addprefix $(BUILD)/bench/,hooks preload)

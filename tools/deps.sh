@@ -6,7 +6,9 @@ set -u
 
 build="make binutils g++ clang llvm bpftool pkg-config libbpf-dev libdw-dev libelf-dev zlib1g-dev
        liburing-dev libhttp-parser-dev doctest-dev nlohmann-json3-dev"
-test="$build spin procps python3 libcap2-bin libssl-dev openssl libjemalloc2 libtcmalloc-minimal4"
+test="$build spin procps python3 libcap2-bin libssl-dev openssl libjemalloc2 libtcmalloc-minimal4
+      postgresql libpq-dev redis-server libhiredis-dev libcurl4-openssl-dev libsqlite3-dev
+      libzstd-dev"
 bench="$build wrk libboost-fiber-dev libboost-context-dev fio procps python3"
 demo="$build wrk procps python3 libcap2-bin"
 check="$test $bench clang-format clang-tidy"
