@@ -95,9 +95,9 @@ TEST_CASE("libpq: 500 goroutines ask as 500 threads do") {
     const std::string init = "runuser -u postgres -- " + bin + "initdb -A trust -N -D " + data +
                              " >" + folder.path() + "/init.log 2>&1";
     REQUIRE(std::system(init.c_str()) == 0);
-    const Service server({"runuser", "-u", "postgres", "--", bin + "postgres", "-D", data, "-k",
-                          folder.path(), "-c", "listen_addresses=", "-c", "max_connections=100",
-                          "-c", "fsync=off"},
+    const Service server({"setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups",
+                          bin + "postgres", "-D", data, "-k", folder.path(), "-c",
+                          "listen_addresses=", "-c", "max_connections=100", "-c", "fsync=off"},
                          log);
     ::setenv("PG", folder.path().c_str(), 1);
     REQUIRE(comes_up([] {
