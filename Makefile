@@ -62,7 +62,8 @@ endif
 TEST_AID  := $(call objects,tests/support/*.cpp)
 BENCH_AID := $(call objects,tests/bench/support/*.cpp)
 SKELETONS := $(patsubst bpf/%.bpf.c,$(BUILD)/gen/%.skel.h,$(sort $(wildcard bpf/*.bpf.c)))
-ALL_OBJ   := $(LIB_OBJ) $(PRELOAD_OBJ) $(TEST_OBJ) $(HOOK_OBJ) $(ROW_OBJ) $(BENCH_OBJ) $(EX_OBJ) $(TEST_AID) $(BENCH_AID)
+ALL_OBJ   := $(LIB_OBJ) $(PRELOAD_OBJ) $(TEST_OBJ) $(HOOK_OBJ) $(ROW_OBJ) \
+             $(BENCH_OBJ) $(EX_OBJ) $(TEST_AID) $(BENCH_AID)
 
 LIB       := $(BUILD)/libbaton.a
 TEST_BIN  := $(TEST_OBJ:$(BUILD)/obj/%.o=$(BUILD)/%)
@@ -99,6 +100,8 @@ $(BUILD)/libbaton_preload.so: $(PRELOAD_OBJ) src/preload/exports.map
 $(TEST_BIN): $(BUILD)/%: $(BUILD)/obj/%.o $(TEST_AID) $(LIB)
 $(HOOK_BIN): $(BUILD)/%: $(BUILD)/obj/%.o $(TEST_AID) $(LIB) | $(BUILD)/libbaton_preload.so
 $(BUILD)/tests/preload/conformance: $(ROW_OBJ)
+$(BUILD)/tests/preload/linked: $(BUILD)/libbaton_preload.so
+$(BUILD)/tests/preload/linked: LDLIBS += -Wl,-rpath,'$$ORIGIN/../..'
 # The libraries that are shown at work, those that are there.
 packages = $(shell for p in $1; do pkg-config --silence-errors --libs $$p; done)
 $(BUILD)/tests/preload/postgres: LDLIBS += $(call packages,libpq)
@@ -122,8 +125,8 @@ $(TEST_BIN) $(HOOK_BIN) $(BENCH_BIN) $(EX_BIN):
 $(LIB_OBJ) $(PRELOAD_OBJ): FLAGS += $(LIBFLAGS)
 # Its calls must end in jumps, so that a thread's own see the frames of libc alone; and what it
 # stands before is what sanitizers do, too.
-$(PRELOAD_OBJ): FLAGS += -fno-exceptions -fno-rtti -fno-threadsafe-statics -foptimize-sibling-calls \
-                         -fcf-protection=none -U_FORTIFY_SOURCE
+$(PRELOAD_OBJ): FLAGS += -fno-exceptions -fno-rtti -fno-threadsafe-statics \
+                         -foptimize-sibling-calls -fcf-protection=none -U_FORTIFY_SOURCE
 $(PRELOAD_OBJ): SANFLAGS :=
 $(BENCH_OBJ) $(BENCH_AID): FLAGS += $(VERSIONED)
 $(TEST_OBJ) $(HOOK_OBJ) $(ROW_OBJ) $(TEST_AID): INCLUDES += -Itests
@@ -211,6 +214,7 @@ install: libs
 	install -d $(DESTDIR)$(PREFIX)/include/baton $(DESTDIR)$(PREFIX)/lib/pkgconfig
 	install -m 644 include/baton/*.hpp $(DESTDIR)$(PREFIX)/include/baton
 	install -m 644 $(LIB) $(DESTDIR)$(PREFIX)/lib
+	install -m 755 $(BUILD)/libbaton_preload.so $(DESTDIR)$(PREFIX)/lib
 	install -m 755 $(BUILD)/libbaton.so $(DESTDIR)$(PREFIX)/lib/libbaton.so.$(VERSION)
 	ln -sf libbaton.so.$(VERSION) $(DESTDIR)$(PREFIX)/lib/$(SONAME)
 	ln -sf $(SONAME) $(DESTDIR)$(PREFIX)/lib/libbaton.so

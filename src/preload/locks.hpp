@@ -58,12 +58,12 @@ int park_until(Waiters& waiters, const void* object, std::int64_t deadline, Done
         auto* a = static_cast<Asked*>(arg);
         return a->is_done = a->done(), a->is_done ? 0 : 1;
     };
-    // seq_cst: (A). relaxed at the end: it costs others a look.
-    waiters.of(object).fetch_add(1, std::memory_order_seq_cst);
+    waiters.of(object).fetch_add(1, std::memory_order_seq_cst); // (A)
     int rc;
     do {
         rc = rt->park(object, still, &asked, deadline);
     } while (rc == 0 && !asked.is_done);
+    // relaxed: it costs others a look.
     waiters.of(object).fetch_sub(1, std::memory_order_relaxed);
     return asked.is_done ? 0 : rc;
 }

@@ -25,6 +25,7 @@ rows::Rows all_rows() {
     rows::add_sleeps(all);
     rows::add_files(all);
     rows::add_locks(all);
+    rows::add_semaphores(all);
     return all;
 }
 

@@ -4,13 +4,15 @@
 #pragma once
 
 #include <cstdlib>
+#include <filesystem>
 #include <string>
 
 namespace hooked {
 
 inline std::string library() {
     const char* build = std::getenv("BUILD");
-    return std::string(build ? build : "build") + "/libbaton_preload.so";
+    const std::string dir = build ? build : "build";
+    return std::filesystem::absolute(dir).string() + "/libbaton_preload.so";
 }
 inline std::string preload() { return "LD_PRELOAD=" + library(); }
 

@@ -189,6 +189,25 @@ TEST_CASE("a forked child has hooks for its own runtime") {
     check_works(run_child("fork", {preload()}));
 }
 
+// What a library's pthread_atfork handlers do: lock before, unlock after, on either side.
+TEST_CASE("child: fork with a lock" * doctest::skip()) {
+    baton::run([] {
+        pthread_mutex_t m = PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
+        ::pthread_mutex_lock(&m);
+        const pid_t pid = ::fork();
+        if (pid == 0) {
+            if (::pthread_mutex_unlock(&m) != 0) ::_exit(1);
+            ::_exit(::pthread_mutex_lock(&m) == 0 && ::pthread_mutex_unlock(&m) == 0 ? 0 : 2);
+        }
+        int status = -1;
+        ::waitpid(pid, &status, 0);
+        if (status == 0 && ::pthread_mutex_unlock(&m) == 0) reached();
+    });
+}
+TEST_CASE("a forked child owns the locks of the goroutine that forked") {
+    check_works(run_child("fork with a lock", {preload()}));
+}
+
 TEST_CASE("child: hooks are off" * doctest::skip()) {
     baton::run([] {
         if (!baton::hooks_active()) reached();

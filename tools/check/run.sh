@@ -4,7 +4,7 @@
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 failed=0
-for check in format.sh layers.py rules.py headers.sh exports.sh tidy.sh; do
+for check in format.sh layers.py rules.py hooks.py headers.sh exports.sh tidy.sh; do
     if findings=$("tools/check/$check" 2>&1); then
         echo "ok   $check"
     else

@@ -116,5 +116,6 @@ void add_waits(Rows& rows);
 void add_sleeps(Rows& rows);
 void add_files(Rows& rows);
 void add_locks(Rows& rows);
+void add_semaphores(Rows& rows);
 
 } // namespace rows
