@@ -1,4 +1,4 @@
-# `make` builds libbaton.a, libbaton.so, the tests, the benchmarks and the examples into build/.
+# `make` builds libbaton.a, libbaton.so, libbaton_preload.so, tests, benchmarks, examples: build/.
 #
 #   make test        install what is missing, build, run every test; TESTS="chan timer" picks some
 #   make asan, tsan  unit and stress tests under sanitizers, in build/asan and build/tsan
