@@ -9,7 +9,9 @@ import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TABLE = ROOT / "src/preload/symbols.def"
-HEAD = ["| `BATON_HOOKS` | calls | sockets | pipes | files | ttys |", "| --- | --- | --- | --- | --- | --- |"]
+HEAD = ["| `BATON_HOOKS` | calls | sockets | pipes | files | ttys |",
+        "| --- | --- | --- | --- | --- | --- |"]
+ROW = re.compile(r"^GROUP\((\w+),((?:[^()\"]|\"[^\"]*\")*)\)", re.MULTILINE)
 
 
 def code():
@@ -23,7 +25,7 @@ def strings(text):
 
 
 def rows():
-    for group, rest in re.findall(r"^GROUP\((\w+),((?:[^()\"]|\"[^\"]*\")*)\)", code(), re.MULTILINE):
+    for group, rest in ROW.findall(code()):
         what, *cells = strings(rest)
         yield f"| {group} | " + " | ".join([what] + [cell or "-" for cell in cells]) + " |"
 
