@@ -3,10 +3,10 @@
 // The runtime announces itself; who calls, and from where, is told apart.
 #include <cstring>
 
+#include <cstdlib>
 #include <gnu/libc-version.h>
 #include <link.h>
 #include <malloc.h>
-#include <stdlib.h>
 #include <unistd.h>
 
 #include "preload/fd.hpp"

@@ -3,7 +3,7 @@
 // BATON_HOOKS: all, none, or some of sockets,files,sleep,names,locks.
 #include <cstring>
 
-#include <stdlib.h>
+#include <cstdlib>
 #include <unistd.h>
 
 #include "preload/preload.hpp"

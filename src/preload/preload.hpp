@@ -18,6 +18,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
+#include <ctime>
 
 #include <netdb.h>
 #include <poll.h>
@@ -30,7 +31,6 @@
 #include <sys/uio.h>
 #include <sys/wait.h>
 #include <threads.h>
-#include <time.h>
 
 #include "kernel/syscall.hpp"
 #include "runtime/hooks_v1.h"
@@ -44,6 +44,7 @@ inline constexpr std::int64_t kNsPerS = 1'000'000'000;
 
 // ---- groups.cpp, attach.cpp ----
 
+// NOLINTBEGIN(readability-identifier-naming): the ends of the names are the table's
 enum Group : unsigned {
     kGroup_sockets = 1,
     kGroup_files = 2,
@@ -52,6 +53,7 @@ enum Group : unsigned {
     kGroup_locks = 16,
     kAllGroups = 31
 };
+// NOLINTEND(readability-identifier-naming)
 
 /// What BATON_HOOKS chooses. A bad value ends the process with one line.
 unsigned chosen_groups();
@@ -98,13 +100,13 @@ enum RealIndex : unsigned {
 #undef OWNER_SAME
 
 extern void* real_slots[kReals];
-extern const char* const real_names[kReals];
+extern const char* const kRealNames[kReals];
 void* find_real(RealIndex i);
 /// The definition of a symbol that comes after ours: libc's, or that of another library which
 /// stands before libc. Found without dlsym, which allocates and takes locks of its own.
 [[gnu::always_inline]] inline void* real_at(RealIndex i) {
-    // A race is harmless: all find the same.
-    void* f = real_slots[i];
+    // relaxed: a race is harmless, as all find the same.
+    void* f = std::atomic_ref(real_slots[i]).load(std::memory_order_relaxed);
     return f ? f : find_real(i);
 }
 
@@ -112,6 +114,7 @@ void* find_real(RealIndex i);
 #define LAST PARK
 #define OWNER PARK
 #define OWNER_SAME SAME
+// NOLINTBEGIN(bugprone-macro-parentheses): types and lists of parameters do not take them
 #define PARK(group, type, name, params, args)                                                      \
     [[gnu::always_inline]] inline auto real_##name() {                                             \
         return reinterpret_cast<type(*) params>(real_at(kReal_##name));                            \
@@ -119,6 +122,7 @@ void* find_real(RealIndex i);
 #define CALL PARK
 #define SAME(group, type, name, params, target, args) PARK(group, type, name, params, args)
 #include "preload/symbols.def"
+// NOLINTEND(bugprone-macro-parentheses)
 #undef GROUP
 #undef PARK
 #undef CALL

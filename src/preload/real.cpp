@@ -23,7 +23,7 @@ constinit void* real_slots[kReals] = {};
 #define PARK(group, type, name, params, args) #name,
 #define CALL PARK
 #define SAME(group, type, name, params, target, args) #name,
-const char* const real_names[kReals] = {
+const char* const kRealNames[kReals] = {
 #include "preload/symbols.def"
 };
 
@@ -179,10 +179,11 @@ int look(dl_phdr_info* info, std::size_t, void* arg) {
 } // namespace
 
 void* find_real(RealIndex i) {
-    Search search{real_names[i]};
+    Search search{kRealNames[i]};
     ::dl_iterate_phdr(look, &search);
     void* found = search.after ? search.after : search.before;
-    real_slots[i] = found;
+    // relaxed: see real_at.
+    std::atomic_ref(real_slots[i]).store(found, std::memory_order_relaxed);
     return found;
 }
 

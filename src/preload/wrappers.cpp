@@ -7,6 +7,7 @@
 
 #define EXPORT [[gnu::visibility("default"), gnu::used]]
 #define GROUP(...)
+// NOLINTBEGIN(bugprone-macro-parentheses): types and lists of parameters do not take them
 #define HOOK(place, group, type, name, params, args, ours)                                         \
     extern "C" EXPORT type hook_##name params __asm__(#name);                                      \
     type hook_##name params {                                                                      \
@@ -35,4 +36,5 @@
     type hook_##name params {                                                                      \
         return baton::preload::t_##name(BATON_BARE args, __builtin_return_address(0));             \
     }
+// NOLINTEND(bugprone-macro-parentheses)
 #include "preload/symbols.def"

@@ -34,7 +34,6 @@ namespace baton::rt {
 namespace {
 
 using Word = std::atomic_ref<std::uint32_t>;
-using detail::WaitEnd;
 
 std::atomic<bool> attached{false};
 

@@ -207,7 +207,7 @@ void take_over(PollDesc* pd) {
 int netpollinit(Poller poller) {
     if (g_engine) return 0; // a start that failed later is tried again
     const bool uring = poller == Poller::kUring && kernel::features().io_uring;
-    const PollEngine* engine = uring ? &uring_engine : &epoll_engine;
+    const PollEngine* engine = uring ? &kUringEngine : &kEpollEngine;
     if (const int rc = engine->start(); rc < 0) return rc;
     g_engine = engine;
     // Those a forked child has from its parent.

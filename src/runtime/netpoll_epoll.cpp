@@ -133,6 +133,6 @@ void wake() {
 
 } // namespace
 
-const PollEngine epoll_engine{"epoll", start, forget, add, remove, arm, watch, poll, wake};
+const PollEngine kEpollEngine{"epoll", start, forget, add, remove, arm, watch, poll, wake};
 
 } // namespace baton::rt

@@ -166,6 +166,6 @@ bool poll(std::int64_t delay_ns, GList& list) {
 
 } // namespace
 
-const PollEngine uring_engine{"uring", start, forget, add, remove, nullptr, watch, poll, wake};
+const PollEngine kUringEngine{"uring", start, forget, add, remove, nullptr, watch, poll, wake};
 
 } // namespace baton::rt

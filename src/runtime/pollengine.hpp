@@ -41,8 +41,8 @@ struct PollEngine {
     /// Ends a waiting poll, or the next one.
     void (*wake)();
 };
-extern const PollEngine epoll_engine;
-extern const PollEngine uring_engine;
+extern const PollEngine kEpollEngine;
+extern const PollEngine kUringEngine;
 
 /// What a descriptor is polled for. EPOLLPRI only ever comes with urgent data, after which a short
 /// read says nothing: see netfd.cpp.
