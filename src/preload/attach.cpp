@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The runtime announces itself; who calls, and from where, is told apart.
+#include <cstdlib>
 #include <cstring>
 
-#include <cstdlib>
 #include <gnu/libc-version.h>
 #include <link.h>
 #include <malloc.h>

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // BATON_HOOKS: all, none, or some of sockets,files,sleep,names,locks.
+#include <cstdlib>
 #include <cstring>
 
-#include <cstdlib>
 #include <unistd.h>
 
 #include "preload/preload.hpp"

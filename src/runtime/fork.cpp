@@ -70,10 +70,20 @@ void in_child() {
     release_start();
 }
 
+void before_fork() {
+    hold_start();
+    user_timers_hold();
+}
+
+void in_parent() {
+    user_timers_release();
+    release_start();
+}
+
 } // namespace
 
 int watch_forks() {
-    static const int rc = ::pthread_atfork(hold_start, release_start, in_child);
+    static const int rc = ::pthread_atfork(before_fork, in_parent, in_child);
     return rc;
 }
 

@@ -3,6 +3,8 @@
 
 #include <new>
 
+#include "kernel/clock.hpp"
+#include "kernel/futex.hpp"
 #include "runtime/persistentalloc.hpp"
 
 namespace baton::rt {
@@ -51,7 +53,26 @@ std::int64_t next_tick(std::int64_t when, std::int64_t late, std::int64_t period
     return period > INT64_MAX - last ? INT64_MAX : last + period;
 }
 
+std::atomic<std::uint32_t> forking{0};
+std::atomic<std::uint32_t> firings{0};
+
+/// A firing under way; it waits while the process forks.
+class Firing {
+public:
+    Firing() {
+        // seq_cst, all: with user_timers_hold. One of the two sees the other.
+        while (firings.fetch_add(1), forking.load() != 0) {
+            firings.fetch_sub(1);
+            (void)kernel::futex_wait(&forking, 1, kernel::kForever);
+        }
+    }
+    ~Firing() { firings.fetch_sub(1); }
+    Firing(const Firing&) = delete;
+    Firing& operator=(const Firing&) = delete;
+};
+
 void on_due(void* timer, std::uintptr_t seq, std::int64_t late_ns) {
+    const Firing firing;
     auto* t = static_cast<UserTimer*>(timer);
     LockGuard guard(t->lock);
     if (t->seq != seq) return;
@@ -103,7 +124,21 @@ bool user_timer_disarm(UserTimer* t) noexcept {
     return was;
 }
 
+void user_timers_hold() {
+    constexpr std::int64_t kLookNs = 20'000;
+    forking.store(1); // seq_cst, both: see Firing
+    while (const std::uint32_t n = firings.load())
+        (void)kernel::futex_wait(&firings, n, kernel::nanotime() + kLookNs);
+}
+
+void user_timers_release() {
+    forking.store(0);
+    kernel::futex_wake(&forking, INT32_MAX);
+}
+
 void user_timers_forget() {
+    forking.store(0);
+    firings.store(0);
     new (&pool.lock) Lock(Rank::kLeaf);
     pool.free = nullptr;
     for (Block* b = pool.blocks; b; b = b->next) {

@@ -44,6 +44,10 @@ bool user_timer_arm(UserTimer* t, std::int64_t when_ns, std::int64_t period_ns) 
 /// True if it was armed. The lock is held.
 bool user_timer_disarm(UserTimer* t) noexcept;
 
+/// Around a fork, in the parent: between these no owner is called, so the child finds none of the
+/// locks held that firings take (a channel's). One fork at a time.
+void user_timers_hold();
+void user_timers_release();
 /// In a forked child: none is armed, and none is free.
 void user_timers_forget();
 

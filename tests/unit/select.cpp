@@ -24,6 +24,7 @@
 #include "baton/sync.hpp"
 #include "baton/time.hpp"
 #include "kernel/build.hpp"
+#include "support/chans.hpp"
 #include "support/procs.hpp"
 
 namespace {
@@ -37,14 +38,9 @@ using baton::otherwise;
 using baton::RecvChan;
 using baton::select;
 using baton::SendChan;
+using chans_test::nil;
 using procs_test::over_procs;
 constexpr auto kRelaxed = std::memory_order_relaxed;
-
-Chan<int> nil() {
-    Chan<int> c;
-    [[maybe_unused]] const Chan<int> gone = std::move(c);
-    return c; // NOLINT(bugprone-use-after-move): moved from, which is nil
-}
 
 /// Does f stay blocked? Its goroutine is left behind, parked, if it does.
 template <class F>

@@ -18,6 +18,7 @@
 #include "baton/select.hpp"
 #include "baton/sync.hpp"
 #include "baton/time.hpp"
+#include "support/chans.hpp"
 #include "support/procs.hpp"
 
 namespace {
@@ -28,14 +29,9 @@ using baton::on_recv;
 using baton::on_send;
 using baton::otherwise;
 using baton::select;
+using chans_test::nil;
 using procs_test::over_procs;
 constexpr auto kRelaxed = std::memory_order_relaxed;
-
-Chan<int> nil() {
-    Chan<int> c;
-    [[maybe_unused]] const Chan<int> gone = std::move(c);
-    return c; // NOLINT(bugprone-use-after-move): moved from, which is nil
-}
 
 } // namespace
 

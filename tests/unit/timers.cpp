@@ -468,8 +468,10 @@ TEST_CASE("plain threads have timers too") {
 
 #if !defined(BATON_TSAN) // which starts no threads after a fork
 TEST_CASE("in a forked child no timer is pending, and each can be set again") {
-    Timer t(20ms);
-    Ticker ticker(1ms);
+    baton::run([] {}); // to start takes longer than the timer
+    Timer t(1s);
+    Ticker ticker(50us); // is mostly about to tick when the process forks
+    baton::sleep_for(1ms);
     const ::pid_t child = ::fork();
     REQUIRE(child >= 0);
     if (child == 0) {
