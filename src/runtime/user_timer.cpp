@@ -11,6 +11,7 @@ namespace baton::rt {
 
 namespace {
 
+constexpr auto kSeqCst = std::memory_order_seq_cst;
 constexpr std::size_t kTimersPerBlock = 64;
 // How long after a firing that could not be done the next is tried.
 constexpr std::int64_t kRetryNs = 10'000'000;
@@ -61,12 +62,12 @@ class Firing {
 public:
     Firing() {
         // seq_cst, all: with user_timers_hold. One of the two sees the other.
-        while (firings.fetch_add(1), forking.load() != 0) {
-            firings.fetch_sub(1);
+        while (firings.fetch_add(1, kSeqCst), forking.load(kSeqCst) != 0) {
+            firings.fetch_sub(1, kSeqCst);
             (void)kernel::futex_wait(&forking, 1, kernel::kForever);
         }
     }
-    ~Firing() { firings.fetch_sub(1); }
+    ~Firing() { firings.fetch_sub(1, kSeqCst); }
     Firing(const Firing&) = delete;
     Firing& operator=(const Firing&) = delete;
 };
@@ -126,19 +127,19 @@ bool user_timer_disarm(UserTimer* t) noexcept {
 
 void user_timers_hold() {
     constexpr std::int64_t kLookNs = 20'000;
-    forking.store(1); // seq_cst, both: see Firing
-    while (const std::uint32_t n = firings.load())
+    forking.store(1, kSeqCst); // seq_cst, both: see Firing
+    while (const std::uint32_t n = firings.load(kSeqCst))
         (void)kernel::futex_wait(&firings, n, kernel::nanotime() + kLookNs);
 }
 
 void user_timers_release() {
-    forking.store(0);
+    forking.store(0, kSeqCst);
     kernel::futex_wake(&forking, INT32_MAX);
 }
 
 void user_timers_forget() {
-    forking.store(0);
-    firings.store(0);
+    forking.store(0, kSeqCst);
+    firings.store(0, kSeqCst);
     new (&pool.lock) Lock(Rank::kLeaf);
     pool.free = nullptr;
     for (Block* b = pool.blocks; b; b = b->next) {
