@@ -102,7 +102,7 @@ private:
 //     So after a hangup has been seen a short read means nothing. Either the edge that told of it
 //     was noted before our reset, then poll_hangup says so after the attempt; or after it, then the
 //     word is ready and the wait does not park. Errors, and urgent data, at whose mark a read stops
-//     with more behind it, are events of the same kind (netpoll.cpp's kHangup).
+//     with more behind it, are events of the same kind (kPollHangup in pollengine.hpp).
 //
 // (3) Only TCP: a Unix socket also ends a read where a message with descriptors ends.
 //

@@ -8,8 +8,9 @@
 // the first call that needs a runtime starts one as in a fresh process, with records, an epoll and
 // a probe of its own. The memory of the Gs that are gone stays as it is, for it may be pointed to.
 //
-// Threads: the three handlers by the thread that forks; prepare keeps a start of the runtime out.
-// No other lock is taken: which of them the other threads hold does not matter to who forgets them.
+// Threads: the three handlers by the thread that forks; prepare keeps a start of the runtime out,
+// and the firings of timers, which take locks of the program's channels. No other lock is taken:
+// which of the runtime's own the other threads hold does not matter to who forgets them.
 // Rejected: the child going on as a G of a runtime mended in place. It would have to stop the world
 // before each fork, and so wait for every goroutine that computes; most children exec at once.
 #include <pthread.h>

@@ -27,7 +27,7 @@ const char* netpoll_engine() noexcept;
 /// Gs whose descriptors became ready: delay < 0 waits for ever, 0 polls, > 0 waits that many ns
 /// (honoured below a millisecond).
 GList netpoll(std::int64_t delay_ns);
-/// In a forked child: gives up the parent's epoll. The next netpollinit takes up in a new one the
+/// In a forked child: gives up the parent's engine. The next netpollinit takes up in a new one the
 /// descriptors that are open, without their deadlines.
 void netpoll_forget();
 /// Makes a waiting netpoll return. Any thread.

@@ -3,8 +3,9 @@
 // Birth and death of Gs: newproc, the first frame, goexit, and the free lists.
 //
 // A G's callable lies on its own stack, just below the G: no allocation. Dead Gs are kept with
-// their stacks, on their P up to 64 and then, half of them, on the global list. What lay there for
-// a whole second without being needed goes back to the system (gfscavenge), but for a few.
+// their stacks, on their P up to 64 and then, half of them, on the global list for their size. What
+// lay there for a whole second without being needed goes back to the system (gfscavenge), but for a
+// few.
 #include <algorithm>
 #include <cerrno>
 #include <system_error>
