@@ -128,7 +128,6 @@ void note_process() { own_pid = raw_syscall(SYS_getpid); }
 
 void forget_descriptors() {
     note_process();
-    forget_epolls();
     for (auto& page : pages) {
         Descriptor* d = page.load(kRelaxed); // relaxed: the child has one thread
         for (std::size_t i = 0; d && i < kPerPage; i++)

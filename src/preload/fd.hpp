@@ -43,7 +43,6 @@ void closing_range(unsigned first, unsigned last);
 void note_process();
 /// In a forked child.
 void forget_descriptors();
-void forget_epolls();
 
 /// Has anybody set a timeout on a socket? Until then none needs to be asked for.
 extern std::atomic<bool> timeouts_used;

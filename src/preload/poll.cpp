@@ -16,58 +16,19 @@ using Next = Wait::Next;
 
 long poll_now(pollfd* fds, nfds_t n) { return raw_syscall(SYS_poll, fds, n, 0); }
 
-// ---- epoll instances, kept for the next ----
-
-constexpr int kKept = 64;
-std::atomic<int> kept[kKept]; // descriptor + 1; 0: none
-
-int take_epoll() {
-    for (auto& place : kept) {
-        // relaxed: mostly there is none.
-        if (place.load(std::memory_order_relaxed) == 0) continue;
-        // acquire: pairs with give_epoll.
-        if (const int fd = place.exchange(0, std::memory_order_acquire)) return fd - 1;
-    }
-    return static_cast<int>(raw_syscall(SYS_epoll_create1, EPOLL_CLOEXEC));
-}
-
-void give_epoll(int fd) {
-    for (auto& place : kept) {
-        int none = 0;
-        // release: pairs with take_epoll. relaxed on failure: another place.
-        if (place.compare_exchange_strong(none, fd + 1, std::memory_order_release,
-                                          std::memory_order_relaxed))
-            return;
-    }
-    closing(fd);
-    (void)raw_syscall(SYS_close, fd);
-}
-
-} // namespace
-
-void forget_epolls() {
-    for (auto& place : kept) {
-        // relaxed: the child has one thread. They are its parent's too, and so are their contents.
-        const int fd = place.exchange(0, std::memory_order_relaxed) - 1;
-        if (fd >= 0) (void)raw_syscall(SYS_close, fd);
-    }
-}
-
-namespace {
-
 /// An epoll instance that becomes readable when one of the descriptors has news.
+/// Rejected: instances that are kept for the next call. A program may close what it does not know,
+/// and the number may be an instance of its own by then.
 class Set {
 public:
-    Set(const pollfd* fds, nfds_t n) : fds_(fds), n_(n), epfd_(take_epoll()) {
+    Set(const pollfd* fds, nfds_t n)
+        : fds_(fds), n_(n), epfd_(static_cast<int>(raw_syscall(SYS_epoll_create1, EPOLL_CLOEXEC))) {
         for (nfds_t i = 0; i < n_ && ok(); i++) add(fds_[i]);
     }
     ~Set() {
         if (epfd_ < 0) return;
-        epoll_event none{};
-        for (nfds_t i = 0; i < n_; i++)
-            if (fds_[i].fd >= 0)
-                (void)raw_syscall(SYS_epoll_ctl, epfd_, EPOLL_CTL_DEL, fds_[i].fd, &none);
-        give_epoll(epfd_);
+        closing(epfd_);
+        (void)raw_syscall(SYS_close, epfd_);
     }
     Set(const Set&) = delete;
     Set& operator=(const Set&) = delete;
