@@ -3,6 +3,7 @@
 // Chan<T>: a typed conduit between goroutines, as Go's chan.
 #pragma once
 
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <iterator>
@@ -165,29 +166,41 @@ public:
     void send(T value, const Until& until) const {
         check_sent(detail::chan_send(core_, std::addressof(value), until));
     }
-    /// The same; false with the reason in `ec` if it could not be sent, and `value` left as it is.
-    bool send(T& value, std::error_code& ec) const {
+    /// The same; false with the reason in `ec` if it could not be sent. As everywhere here an
+    /// lvalue is copied; what is passed as an rvalue is moved from only if it was sent.
+    bool send(T&& value, std::error_code& ec) const {
         return sent(detail::chan_send(core_, std::addressof(value)), ec);
     }
-    bool send(T& value, const Until& until, std::error_code& ec) const {
+    bool send(T&& value, const Until& until, std::error_code& ec) const {
         return sent(detail::chan_send(core_, std::addressof(value), until), ec);
     }
-    bool send(T&& value, std::error_code& ec) const { return send(value, ec); }
-    bool send(T&& value, const Until& until, std::error_code& ec) const {
-        return send(value, until, ec);
+    template <std::copy_constructible U = T>
+    bool send(const std::type_identity_t<U>& value, std::error_code& ec) const {
+        return send(T(value), ec);
     }
-    /// Sends `value` if that can be done without waiting; else leaves it as it is and returns
-    /// false. Throws ChanClosed if the channel is closed.
-    [[nodiscard]] bool try_send(T& value) const {
+    template <std::copy_constructible U = T>
+    bool send(const std::type_identity_t<U>& value, const Until& until, std::error_code& ec) const {
+        return send(T(value), until, ec);
+    }
+    /// Sends `value` if that can be done without waiting; else returns false, and an rvalue is
+    /// left as it is. Throws ChanClosed if the channel is closed.
+    [[nodiscard]] bool try_send(T&& value) const {
         const detail::ChanEnd end = detail::chan_try_send(core_, std::addressof(value));
         if (end == detail::ChanEnd::kNotReady) return false;
         check_sent(end);
         return true;
     }
-    [[nodiscard]] bool try_send(T&& value) const { return try_send(value); }
+    template <std::copy_constructible U = T>
+    [[nodiscard]] bool try_send(const std::type_identity_t<U>& value) const {
+        return try_send(T(value));
+    }
     /// The same; `ec` tells full (operation_would_block) from closed.
-    bool try_send(T& value, std::error_code& ec) const noexcept {
+    bool try_send(T&& value, std::error_code& ec) const noexcept {
         return sent(detail::chan_try_send(core_, std::addressof(value)), ec);
+    }
+    template <std::copy_constructible U = T>
+    bool try_send(const std::type_identity_t<U>& value, std::error_code& ec) const {
+        return try_send(T(value), ec);
     }
 
     /// Receives a value; parks while there is none. Nothing once the channel is closed and empty.
@@ -320,13 +333,28 @@ public:
 
     void send(T value) const { chan_.send(std::move(value)); }
     void send(T value, const Until& until) const { chan_.send(std::move(value), until); }
-    bool send(T& value, std::error_code& ec) const { return chan_.send(value, ec); }
-    bool send(T& value, const Until& until, std::error_code& ec) const {
+    bool send(T&& value, std::error_code& ec) const { return chan_.send(std::move(value), ec); }
+    bool send(T&& value, const Until& until, std::error_code& ec) const {
+        return chan_.send(std::move(value), until, ec);
+    }
+    template <std::copy_constructible U = T>
+    bool send(const std::type_identity_t<U>& value, std::error_code& ec) const {
+        return chan_.send(value, ec);
+    }
+    template <std::copy_constructible U = T>
+    bool send(const std::type_identity_t<U>& value, const Until& until, std::error_code& ec) const {
         return chan_.send(value, until, ec);
     }
-    [[nodiscard]] bool try_send(T& value) const { return chan_.try_send(value); }
-    [[nodiscard]] bool try_send(T&& value) const { return chan_.try_send(value); }
-    bool try_send(T& value, std::error_code& ec) const noexcept {
+    [[nodiscard]] bool try_send(T&& value) const { return chan_.try_send(std::move(value)); }
+    template <std::copy_constructible U = T>
+    [[nodiscard]] bool try_send(const std::type_identity_t<U>& value) const {
+        return chan_.try_send(value);
+    }
+    bool try_send(T&& value, std::error_code& ec) const noexcept {
+        return chan_.try_send(std::move(value), ec);
+    }
+    template <std::copy_constructible U = T>
+    bool try_send(const std::type_identity_t<U>& value, std::error_code& ec) const {
         return chan_.try_send(value, ec);
     }
     void close() const { chan_.close(); }

@@ -121,17 +121,35 @@ TEST_CASE("a value that could not be sent in time is still the sender's") {
         Chan<std::unique_ptr<int>> c;
         auto value = std::make_unique<int>(8);
         std::error_code ec;
-        CHECK_FALSE(c.send(value, 1ms, ec));
-        REQUIRE(value);
+        CHECK_FALSE(c.send(std::move(value), 1ms, ec));
+        REQUIRE(value); // NOLINT(bugprone-use-after-move): not moved from, as it was not sent
         CHECK(*value == 8);
         baton::WaitGroup wg;
-        wg.go([&] { CHECK(c.send(value, 1h, ec)); });
+        wg.go([&] { CHECK(c.send(std::move(value), 1h, ec)); });
         const auto got = c.recv(1h);
         wg.wait();
         CHECK_FALSE(value);
         CHECK(**got == 8);
         CHECK_FALSE(ec);
     });
+}
+
+TEST_CASE("an lvalue that is sent is copied, whichever way it is sent") {
+    const std::string text = "a string that is too long to lie in its object";
+    std::string value = text;
+    Chan<std::string> c(6);
+    const baton::SendChan<std::string> out = c;
+    std::error_code ec;
+    c.send(value);
+    CHECK(c.send(value, ec));
+    CHECK(c.send(value, 1h, ec));
+    CHECK(c.try_send(value));
+    CHECK(c.try_send(value, ec));
+    CHECK(out.send(value, 1h, ec));
+    CHECK_FALSE(out.try_send(value, ec)); // full
+    CHECK(value == text);
+    c.close();
+    for (const std::string& got : c) CHECK(got == text);
 }
 
 TEST_CASE("a nil channel can be waited for only until then") {
