@@ -107,6 +107,9 @@ public:
         return write_in(buf, &until, &ec);
     }
     std::size_t write(std::string_view s) { return write(std::as_bytes(std::span(s))); }
+    std::size_t write(std::string_view s, std::error_code& ec) {
+        return write(std::as_bytes(std::span(s)), ec);
+    }
 
     /// Reads into several buffers in turn, in one system call: of the first 64.
     std::size_t readv(std::span<const std::span<std::byte>> bufs) {
@@ -167,9 +170,11 @@ public:
 
     /// Half-close: the peer reads the end of the stream. Never parks.
     void shutdown_write();
+    void shutdown_write(std::error_code& ec) noexcept;
     /// Half-close: reads from here on find the end of the stream, and who is in one too. Never
     /// parks.
     void shutdown_read();
+    void shutdown_read(std::error_code& ec) noexcept;
     /// TCP only, both. Never park.
     void set_no_delay(bool on);
     void set_keep_alive(const std::optional<KeepAlive>& keep_alive);

@@ -133,8 +133,16 @@ void Conn::shutdown_write() {
     must("shutdown_write", fd_.get(), [](NetFd& f) { return f.shutdown(SHUT_WR); });
 }
 
+void Conn::shutdown_write(std::error_code& ec) noexcept {
+    ec = error_of(fd_ ? fd_->shutdown(SHUT_WR) : EBADF);
+}
+
 void Conn::shutdown_read() {
     must("shutdown_read", fd_.get(), [](NetFd& f) { return f.shutdown(SHUT_RD); });
+}
+
+void Conn::shutdown_read(std::error_code& ec) noexcept {
+    ec = error_of(fd_ ? fd_->shutdown(SHUT_RD) : EBADF);
 }
 
 void Conn::set_no_delay(bool on) {
