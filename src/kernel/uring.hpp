@@ -39,11 +39,12 @@ public:
     /// Enters, for `wait` completions: 0 for none. `ns` < 0 waits for ever. 0 or -errno.
     long enter(unsigned wait, std::int64_t ns) noexcept;
 
-    /// Is there a completion, or one to be had by entering? Two loads. Any thread.
-    [[nodiscard]] bool has_completed() const noexcept {
-        return wants_entering() ||
-               IO_URING_READ_ONCE(*ring_.cq.khead) != IO_URING_READ_ONCE(*ring_.cq.ktail);
+    /// Is there a completion that nobody has taken? Any thread.
+    [[nodiscard]] bool has_untaken() const noexcept {
+        return IO_URING_READ_ONCE(*ring_.cq.khead) != IO_URING_READ_ONCE(*ring_.cq.ktail);
     }
+    /// Or one to be had by entering? Two loads. Any thread.
+    [[nodiscard]] bool has_completed() const noexcept { return wants_entering() || has_untaken(); }
     /// visit(cqe) for each that there is.
     template <class Visit>
     void each_completed(Visit visit) noexcept {

@@ -152,7 +152,8 @@ GQueue reap(Ring* ring) {
         if (ring->uring.wants_entering()) (void)ring->uring.enter(0, -1);
         ring->uring.each_completed(take);
         ring->reaping.store(false, kSeqCst);
-        if (n == before) break; // what is left is another thread's to deliver
+        // What is left to be had by entering is another thread's to deliver.
+        if (n == before && !ring->uring.has_untaken()) break;
     }
     if (n > 0) {
         ring->under_way.fetch_sub(n, kRelaxed); // relaxed: a count
