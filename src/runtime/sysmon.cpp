@@ -281,13 +281,19 @@ bool Sysmon::pass_on(P* p, assist::Word w, const assist::Actor& me) {
     return true;
 }
 
+// An idle P's work nobody could be started for (a refused thread); or its timer, which whoever
+// waited in the poll for it has left for a G that came first, to look there no more.
+bool left_behind(const P* p, std::int64_t now) {
+    const std::int64_t when = p->timers.next_when.load(kRelaxed); // relaxed: a hint
+    return has_own_work(p) || (when != 0 && when <= now);
+}
+
 // `asked`: an M was made as an understudy had none for a blocked P, or a plain thread has work; no
 // need to make sure.
 bool Sysmon::retake_p(P* p, Seen& s, std::int64_t now, bool asked) {
     const assist::Word w = assist::load(*p->rec);
     if (w.state == shared::P_RUN) return look_at_running(p, s, w, now);
-    // Work nobody could be started for (a refused thread).
-    if (w.state == shared::P_IDLE && has_own_work(p)) wakep();
+    if (w.state == shared::P_IDLE && left_behind(p, now)) wakep();
     if (!w.in_kernel() || w.taker != 0 || sched.gcwaiting.load(kSeqCst)) return false;
     if (!long_in_kernel(p, s, w, now) && !asked) {
         look_again_ |= wanted(p);

@@ -16,6 +16,7 @@
 #include "baton/run.hpp"
 #include "baton/sync.hpp"
 #include "baton/time.hpp"
+#include "runtime/sched.hpp"
 #include "support/procs.hpp"
 
 namespace {
@@ -146,6 +147,30 @@ TEST_CASE("a sleeper is not kept waiting by goroutines that yield") {
         }
         CHECK(time_of([] { baton::sleep_for(5ms); }) < 1s);
         stop.store(true, kRelaxed);
+        wg.wait();
+    });
+}
+
+// Who waited in the poll may have left it with a G just as an M with a timer found it taken.
+TEST_CASE("a sleeper is not left behind by an M that leaves the poll") {
+    baton::run([] {
+        baton::set_max_procs(2);
+        auto& lastpoll = baton::rt::sched.lastpoll;
+        std::atomic<bool> computes = false, awake = false;
+        baton::WaitGroup wg;
+        wg.go([&] { // on the other processor, and never looks for timers
+            computes = true;
+            for (const auto end = Steady::now() + 3s; !awake && Steady::now() < end;) {
+            }
+        });
+        while (!computes) {
+        }
+        const std::int64_t last = lastpoll.exchange(0); // as if somebody waited there
+        const auto begin = Steady::now();
+        baton::sleep_for(1ms);
+        awake = true;
+        CHECK(Steady::now() - begin < 2s);
+        if (last != 0) lastpoll = last;
         wg.wait();
     });
 }
