@@ -40,11 +40,13 @@ public:
     /// f(descriptor), while nobody closes it; -EBADF once it is closed.
     template <class F>
     long with(F f) {
-        if (!mu_.ref()) return -EBADF;
+        // Counted before the reference is asked for: a close that comes after who was given one
+        // sees the call, and gives up what it waits for.
         calls_.fetch_add(1, std::memory_order_seq_cst);
-        const long result = f(fd_);
+        const bool open = mu_.ref();
+        const long result = open ? f(fd_) : -EBADF;
         calls_.fetch_sub(1, std::memory_order_seq_cst);
-        leave();
+        if (open) leave();
         return result;
     }
     void close() noexcept;

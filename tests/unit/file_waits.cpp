@@ -111,6 +111,33 @@ TEST_CASE("closing a file ends the reads that wait there") {
     });
 }
 
+TEST_CASE("closing a file just as a read of it begins") {
+    baton::run([] {
+        baton::set_max_procs(4);
+        int wrong = 0;
+        for (int round = 0; round < 300; round++) {
+            Pipe pipe;
+            std::atomic<int> there = 0;
+            std::error_code ec;
+            const auto together = [&] {
+                for (there++; there < 2;) baton::yield();
+            };
+            baton::WaitGroup wg;
+            wg.go([&] {
+                std::string s(1, '\0');
+                together();
+                pipe.in.read(room(s), 5s, ec);
+            });
+            together();
+            for (int i = 0; i < round % 64; i++) there++;
+            pipe.in.close();
+            wg.wait();
+            wrong += ec != code(std::errc::bad_file_descriptor);
+        }
+        CHECK(wrong == 0);
+    });
+}
+
 TEST_CASE("closing a file while others read it is no harm") {
     const Scratch scratch;
     File keep = numbered(scratch / "f", 64, false);
