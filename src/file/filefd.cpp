@@ -23,6 +23,7 @@
 #include <poll.h>
 #include <sys/stat.h>
 
+#include "baton/run.hpp"
 #include "baton/time.hpp"
 #include "file/call.hpp"
 #include "kernel/clock.hpp"
@@ -39,6 +40,7 @@ using kernel::raw_syscall;
 constexpr std::size_t kTransferMax = 1 << 30;
 constexpr std::int64_t kPage = 4096;
 constexpr std::int64_t kLookNs = 5'000'000;
+constexpr int kWary = 64;
 constexpr auto kCloseLook = std::chrono::milliseconds(1);
 
 struct Transfer {
@@ -69,7 +71,7 @@ long vector_call(const Transfer& t, int flags) {
 
 } // namespace
 
-FileFd::FileFd(int fd) noexcept : fd_(fd), kind_(Kind::kStream) {
+FileFd::FileFd(int fd) noexcept : wary_(kWary), fd_(fd), kind_(Kind::kStream) {
     struct stat st;
     if (raw_syscall(__NR_fstat, fd, &st) < 0 || !(S_ISREG(st.st_mode) || S_ISBLK(st.st_mode)))
         return;
@@ -137,11 +139,28 @@ long FileFd::by_call(Way way, std::span<const iovec> bufs, std::int64_t offset,
     }
 }
 
+// RWF_NOWAIT does not wait for pages, but has the kernel ask for those that are missing, and that
+// waits where the disk's queue is full: so many readers of pages that are not there were as many
+// threads. Where pages may be missing the call is announced and in its turn, then: at first, for a
+// while after some were, and when more calls are under way here than can be without one that waits.
+long FileFd::from_cache(std::span<const iovec> bufs, std::int64_t offset) {
+    const Transfer t{fd_, false, bufs, offset};
+    // relaxed, all: hints.
+    const int wary = wary_.load(std::memory_order_relaxed);
+    if (wary == 0 &&
+        calls_.load(std::memory_order_relaxed) <= static_cast<std::uint32_t>(baton::max_procs()))
+        return vector_call(t, RWF_NOWAIT);
+    const rt::FileCall call;
+    const long n = vector_call(t, RWF_NOWAIT);
+    wary_.store(n == -EAGAIN ? kWary : std::max(wary - 1, 0), std::memory_order_relaxed);
+    return n;
+}
+
 long FileFd::once(Way way, std::span<const iovec> bufs, std::int64_t offset, const Until& until) {
     const Transfer t{fd_, way == Way::kWrite, bufs, offset};
     if (kind_ == Kind::kCached) {
         if (way == Way::kWrite) return by_call(way, bufs, offset, until);
-        const long n = vector_call(t, RWF_NOWAIT);
+        const long n = from_cache(bufs, offset);
         // Who reads on and on from the cache lets others run when its time slice is over, and need
         // not be sent a signal, which would keep its thread.
         const rt::Entry heed;

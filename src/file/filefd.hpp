@@ -62,10 +62,12 @@ private:
     void leave() noexcept;
     long once(Way way, std::span<const iovec> bufs, std::int64_t offset, const Until& until);
     long by_call(Way way, std::span<const iovec> bufs, std::int64_t offset, const Until& until);
+    long from_cache(std::span<const iovec> bufs, std::int64_t offset);
     long await_stream(Way way, const Until& until);
 
     FdMutex mu_;
     std::atomic<std::uint32_t> calls_{0}; // under way
+    std::atomic<int> wary_;               // so many reads may find nothing in the cache
     int fd_;
     Kind kind_;
 };

@@ -21,8 +21,10 @@
 
 #include "kernel/build.hpp"
 #include "kernel/features.hpp"
+#include "support/child.hpp"
 #include "support/files.hpp"
 #include "support/procs.hpp"
+#include "support/slow_pages.hpp"
 
 using namespace std::chrono_literals;
 using namespace files_test;
@@ -302,4 +304,52 @@ TEST_CASE("statistics tell of what is under way") {
         wg.wait();
         while (baton::stats().file_requests + baton::stats().file_calls != 0) baton::yield();
     });
+}
+
+// By the memory read to, whose pages are slow to come: a disk's queue cannot be had full at will.
+TEST_CASE("child: reads from the cache that block" * doctest::skip()) {
+    static constexpr std::uint64_t kReaders = 64;
+    const Scratch scratch;
+    const slow_pages::SlowPages pages(kReaders);
+    const slow_pages::PageServer server(pages, 10ms);
+    baton::run([&] {
+        baton::set_max_procs(2);
+        File file = numbered(scratch / "f", kReaders, false);
+        for (int round = 0; round < 2; round++) {
+            std::atomic<int> wrong = 0;
+            baton::WaitGroup wg;
+            for (std::uint64_t i = 0; i < kReaders; i++) {
+                wg.go([&, i] {
+                    auto* page = reinterpret_cast<std::byte*>(pages.page(i));
+                    const auto at = static_cast<std::int64_t>(i * kPage);
+                    std::uint64_t number = ~i;
+                    if (file.pread({page, kPage}, at) == kPage)
+                        std::memcpy(&number, page, sizeof number);
+                    wrong += number != i;
+                });
+            }
+            wg.wait();
+            CHECK(wrong == 0);
+            // The second time of a file that was known to be in the cache.
+            pages.take_back();
+            for (std::uint64_t i = 0; i < 4 * kReaders; i++) CHECK(reads_page(file, i % kReaders));
+        }
+    });
+    const baton::Stats stats = baton::stats();
+    CHECK(stats.file_threads == 4);
+    CHECK(stats.threads_peak < 4 + 16);
+    child_process::reached();
+}
+
+TEST_CASE("readers whose reads block hold no more threads than BATON_FILE_THREADS") {
+    try {
+        const slow_pages::SlowPages pages(1);
+    } catch (const std::system_error& error) {
+        std::printf("skip: no slow pages: %s\n", error.what());
+        return;
+    }
+    auto variables = child_process::tier();
+    variables.emplace_back("BATON_FILE_THREADS=4");
+    child_process::check_works(
+        child_process::run_child("reads from the cache that block", variables));
 }
