@@ -1,14 +1,31 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <doctest/doctest.h>
 
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <cstddef>
 #include <cstdlib>
 #include <cstring>
 #include <string>
+#include <utility>
+#include <vector>
+
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <sys/eventfd.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "baton/baton.hpp"
 #include "kernel/features.hpp"
 #include "runtime/netpoll.hpp"
+#include "runtime/polldesc.hpp"
+#include "runtime/pollengine.hpp"
 #include "support/child.hpp"
+#include "support/files.hpp"
 #include "support/net.hpp"
 
 using namespace child_process;
@@ -42,6 +59,41 @@ void check_says(const Child& child, const std::string& line) {
     CHECK(said[0].substr(0, line.size()) == line);
 }
 
+/// From here on io_uring_setup answers `err` on every thread, as in a container that filters it;
+/// for EPERM also as where the sysctl kernel.io_uring_disabled is 2.
+void refuse_io_uring(int err) {
+    sock_filter code[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_io_uring_setup, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | static_cast<unsigned>(err)),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    const sock_fprog filter{std::size(code), code};
+    REQUIRE(::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
+    REQUIRE(::syscall(__NR_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &filter) ==
+            0);
+    REQUIRE(::syscall(__NR_io_uring_setup, 1, nullptr) == -1);
+    REQUIRE(errno == err);
+}
+
+void check_files() {
+    const files_test::Scratch scratch;
+    baton::run([&] {
+        baton::File file = files_test::numbered(scratch / "f", 64, true);
+        std::atomic<int> wrong = 0;
+        baton::WaitGroup wg;
+        for (std::uint64_t i = 0; i < 64; i++)
+            wg.go([&, i] { wrong += !files_test::reads_page(file, i); });
+        wg.wait();
+        CHECK(wrong == 0);
+        files_test::Pipe pipe;
+        wg.go([&] { CHECK(files_test::read_some(pipe.in, 4) == "pipe"); });
+        while (baton::stats().file_calls == 0) baton::yield(); // no ring has it
+        pipe.out.write(files_test::bytes("pipe"));
+        wg.wait();
+    });
+}
+
 } // namespace
 
 TEST_CASE("child: epoll" * doctest::skip()) {
@@ -57,6 +109,19 @@ TEST_CASE("child: no io_uring" * doctest::skip()) {
     for (const baton::KernelFeature& f : baton::kernel_features()) {
         if (f.name == "io_uring") CHECK(!f.usable);
     }
+    reached();
+}
+
+TEST_CASE("child: io_uring refused" * doctest::skip()) {
+    refuse_io_uring(std::atoi(std::getenv("REFUSED_WITH")));
+    check_engine("epoll");
+    check_files();
+    reached();
+}
+TEST_CASE("child: io_uring refused once it runs" * doctest::skip()) {
+    check_engine("epoll");
+    refuse_io_uring(EPERM);
+    check_files();
     reached();
 }
 
@@ -78,4 +143,112 @@ TEST_CASE("without io_uring epoll stands in; only who asked for it is told") {
     check_quiet(run_child("no io_uring", {"BATON_DISABLE=io_uring", "BATON_POLL=auto"}));
     check_says(run_child("no io_uring", {"BATON_DISABLE=io_uring", "BATON_POLL=uring"}),
                "baton: BATON_POLL=uring: no io_uring (switched off by BATON_DISABLE); using epoll");
+}
+
+TEST_CASE("a kernel or a sandbox that refuses io_uring: epoll, and files by calls") {
+    const std::string eperm = "REFUSED_WITH=" + std::to_string(EPERM);
+    const std::string enosys = "REFUSED_WITH=" + std::to_string(ENOSYS);
+    check_quiet(run_child("io_uring refused", {eperm}));
+    check_quiet(run_child("io_uring refused", {enosys}));
+    check_quiet(run_child("io_uring refused once it runs"));
+    check_says(run_child("io_uring refused", {eperm, "BATON_POLL=uring"}),
+               "baton: BATON_POLL=uring: no io_uring (io_uring_setup: EPERM (not permitted)); "
+               "using epoll");
+}
+
+namespace {
+
+namespace rt = baton::rt;
+using rt::PollMode;
+
+rt::PollDesc* opened(int fd) {
+    int err = 0;
+    rt::PollDesc* pd = rt::poll_open(fd, &err);
+    REQUIRE(pd != nullptr);
+    return pd;
+}
+
+void close(rt::PollDesc* pd) {
+    rt::poll_evict(pd);
+    rt::poll_close(pd);
+}
+
+} // namespace
+
+TEST_CASE("an event of a former use of a poll descriptor is nobody's") {
+    baton::run([] {
+        const int fd = ::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+        rt::PollDesc* former = opened(fd);
+        const std::uint64_t tag = rt::tag_of(former);
+        close(former);
+        rt::PollDesc* pd = opened(fd);
+        REQUIRE(pd == former);
+        REQUIRE(rt::poll_reset(pd, PollMode::kRead) == 0); // what epoll said at once is gone
+        rt::GList list;
+        rt::netpollready(list, tag, EPOLLIN | EPOLLRDHUP);
+        CHECK(!rt::poll_hangup(pd));
+        CHECK(pd->rg.load() == rt::kPdNil);
+        rt::netpollready(list, rt::tag_of(pd), EPOLLIN | EPOLLRDHUP);
+        CHECK(rt::poll_hangup(pd));
+        CHECK(pd->rg.load() != rt::kPdNil);
+        close(pd);
+        ::close(fd);
+    });
+}
+
+TEST_CASE("a limit that is late gives up no later wait, and the first one counts") {
+    baton::run([] {
+        const int fd = ::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+        rt::PollDesc* pd = opened(fd);
+        for (const PollMode mode : {PollMode::kRead, PollMode::kWrite}) {
+            const std::uint64_t former = rt::poll_limit_begin(pd, mode);
+            rt::poll_limit_end(pd, mode);
+            rt::poll_cut(pd, mode, former, ETIMEDOUT); // nobody waits
+            CHECK(rt::poll_reset(pd, mode) == 0);
+            const std::uint64_t number = rt::poll_limit_begin(pd, mode);
+            rt::poll_cut(pd, mode, former, ETIMEDOUT);
+            CHECK(rt::poll_reset(pd, mode) == 0);
+            rt::poll_cut(pd, mode, number, ECANCELED);
+            rt::poll_cut(pd, mode, number, ETIMEDOUT);
+            CHECK(rt::poll_reset(pd, mode) == ECANCELED);
+            rt::poll_limit_end(pd, mode);
+            CHECK(rt::poll_reset(pd, mode) == 0);
+        }
+        close(pd);
+        ::close(fd);
+    });
+}
+
+TEST_CASE("more events at once than an engine has room for: none is lost") {
+    static constexpr std::size_t kPairs = 2200; // a ring has room for 4096
+    rlimit limit{};
+    REQUIRE(::getrlimit(RLIMIT_NOFILE, &limit) == 0);
+    limit.rlim_cur = std::max(limit.rlim_cur, std::min<rlim_t>(limit.rlim_max, 5000));
+    if (::setrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur < 5000) {
+        std::puts("skip: no 5,000 descriptors (ulimit -n)");
+        return;
+    }
+    baton::run([] {
+        const int before = baton::set_max_procs(1); // so that nobody else polls
+        std::vector<baton::Conn> conns;
+        for (std::size_t i = 0; i < kPairs; i++) {
+            auto [one, other] = baton::Conn::pair();
+            conns.push_back(std::move(one));
+            conns.push_back(std::move(other));
+        }
+        std::atomic<std::size_t> waiting = 0, got = 0;
+        baton::WaitGroup wg;
+        for (baton::Conn& conn : conns) {
+            wg.go([&] {
+                char c = 0;
+                waiting++;
+                got += conn.read(&c, 1) == 1 && c == 'x';
+            });
+        }
+        while (waiting < conns.size()) baton::yield();
+        for (const baton::Conn& conn : conns) CHECK(::write(conn.fd(), "x", 1) == 1);
+        wg.wait();
+        CHECK(got == conns.size());
+        baton::set_max_procs(before);
+    });
 }
