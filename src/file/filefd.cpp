@@ -177,9 +177,6 @@ long FileFd::once(Way way, std::span<const iovec> bufs, std::int64_t offset, con
     if (kind_ == Kind::kCached) {
         if (way == Way::kWrite) return by_call(way, bufs, offset, until);
         const long n = from_cache(bufs, offset);
-        // Who reads on and on from the cache lets others run when its time slice is over, and need
-        // not be sent a signal, which would keep its thread.
-        const rt::Entry heed;
         if (n == -EOPNOTSUPP) return by_call(way, bufs, offset, until);
         if (n != -EAGAIN && n != -EINTR) return n;
     }
@@ -195,7 +192,11 @@ long FileFd::once(Way way, std::span<const iovec> bufs, std::int64_t offset, con
 
 long FileFd::transfer(Way way, std::span<const iovec> bufs, std::int64_t offset,
                       const Until& until) {
-    return with([&](int) { return once(way, bufs, offset, until); });
+    const long n = with([&](int) { return once(way, bufs, offset, until); });
+    // Who reads on and on from the cache lets others run when its time slice is over, and need not
+    // be sent a signal, which would keep its thread. Not while it counts as a call (from_cache).
+    const rt::Entry heed;
+    return n;
 }
 
 std::size_t FileFd::read_all(std::byte* buf, std::size_t size, std::int64_t offset,
