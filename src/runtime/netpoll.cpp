@@ -24,6 +24,7 @@
 #include "runtime/netpoll.hpp"
 
 #include <cerrno>
+#include <cstddef>
 #include <new>
 
 #include "kernel/clock.hpp"
@@ -257,6 +258,14 @@ void netpollbreak() {
     // (C) of netpoll. seq_cst on failure too: it is the second load there.
     std::uint32_t none = 0;
     if (g_wake_sig.compare_exchange_strong(none, 1, kSeqCst, kSeqCst)) g_engine->wake();
+}
+
+void netpoll_expect(std::uint64_t tag) {
+    // relaxed: a hint. Gs are never unmapped.
+    const std::uintptr_t reader = desc_of(tag)->rg.load(kRelaxed);
+    if (reader <= kPdWait) return;
+    const auto* g = reinterpret_cast<const std::byte*>(reader);
+    for (int line = 0; line < 2; line++) __builtin_prefetch(g + std::ptrdiff_t{64} * line, 1);
 }
 
 void netpollready(GList& list, std::uint64_t tag, std::uint32_t events) {

@@ -110,6 +110,9 @@ bool poll(std::int64_t delay_ns, GList& list) {
     if (n < 0 && n != -EINTR)
         fatal("epoll_wait failed with errno %ld; is descriptor %d closed?", -n, g_epfd);
     polldesc_see_all();
+    for (long i = 0; i < n; i++) {
+        if ((events[i].data.u64 & kSeqMask) != 0) netpoll_expect(events[i].data.u64);
+    }
     // A list is last in, first out: from the end, so that who was ready first runs first.
     for (long i = n; i-- > 0;) {
         if (events[i].data.u64 == kWatchTag) continue;

@@ -49,6 +49,9 @@ extern const PollEngine kUringEngine;
 inline constexpr std::uint32_t kPollInterest = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI;
 inline constexpr std::uint32_t kPollHangup = EPOLLRDHUP | EPOLLHUP | EPOLLERR | EPOLLPRI;
 
+/// For an engine that has many events at hand, before it tells of them: the Gs that wait for them
+/// have not run for a while, and asked for together their memory comes together.
+void netpoll_expect(std::uint64_t tag);
 /// The descriptor of that tag has become ready: adds the Gs that waited to the list.
 void netpollready(GList& list, std::uint64_t tag, std::uint32_t events);
 
