@@ -13,10 +13,17 @@ namespace baton::rt {
 
 namespace {
 
-constexpr std::size_t kArity = 4;
 // So many leave the heap under one hold of its lock.
 constexpr std::uint32_t kDueAtOnce = 32;
-constexpr std::size_t kHeapAtFirst = 4096 / sizeof(TimerEntry);
+
+// As much of what a timer was set for is looked at first: most of a G.
+constexpr std::size_t kArgBytes = 128;
+
+inline void prefetch(const void* at, std::size_t bytes) {
+    for (std::size_t i = 0; i < bytes; i += 64)
+        __builtin_prefetch(static_cast<const char*>(at) + i, 1);
+    __builtin_prefetch(static_cast<const char*>(at) + bytes - 1, 1);
+}
 
 /// Takes the timer out of what Timers guards; its entry must be dropped in the same breath.
 void leave(Timer* t) noexcept {
@@ -47,7 +54,7 @@ bool timer_stop(Timer* t) {
         if (t->zombie) return false;
         t->zombie = true;
         home->zombies++;
-        if (home->heap[0].timer == t) home->clean_head();
+        if (home->heap.first().timer == t) home->clean_head();
         if (home->zombies > home->heap.size() / 4) home->adjust();
         home->publish();
         return true;
@@ -82,8 +89,7 @@ bool Timers::place(Timer* t, std::int64_t when, bool fresh) {
     t->when = when;
     if (fresh) {
         t->entry_when = when;
-        if (heap.capacity() == 0) heap.reserve(kHeapAtFirst);
-        insert({when, t});
+        heap.push({when, t});
         return false;
     }
     const bool pending = !t->zombie;
@@ -91,7 +97,7 @@ bool Timers::place(Timer* t, std::int64_t when, bool fresh) {
         t->zombie = false;
         zombies--;
     }
-    if (heap[0].timer == t) {
+    if (heap.first().timer == t) {
         clean_head();
     } else if (when < t->entry_when && (moved_when == 0 || when < moved_when)) {
         moved_when = when;
@@ -122,12 +128,14 @@ std::uint32_t Timers::take_due(std::int64_t now, Due* due, std::uint32_t most) n
     if (moved_when != 0 && moved_when <= now) adjust();
     TimerEntry popped[kDueAtOnce];
     std::uint32_t npopped = 0;
-    for (; npopped < most && !heap.empty() && heap[0].when <= now; npopped++) {
-        popped[npopped] = heap[0];
-        __builtin_prefetch(heap[0].timer, 1);
-        pop_head();
+    for (; npopped < most && !heap.empty() && heap.first().when <= now; npopped++) {
+        popped[npopped] = heap.first();
+        heap.pop();
     }
-    if (!heap.empty()) __builtin_prefetch(heap[0].timer);
+    for (std::uint32_t i = 0; i < npopped; i++) __builtin_prefetch(popped[i].timer, 1);
+    for (std::uint32_t i = 0; i < npopped; i++)
+        __builtin_prefetch(reinterpret_cast<const char*>(popped[i].timer) + sizeof(Timer) - 1, 1);
+    if (!heap.empty()) __builtin_prefetch(heap.first().timer);
     std::uint32_t n = 0;
     for (std::uint32_t i = 0; i < npopped; i++) {
         Timer* t = popped[i].timer;
@@ -135,13 +143,13 @@ std::uint32_t Timers::take_due(std::int64_t now, Due* due, std::uint32_t most) n
             zombies--;
         } else if (t->when != popped[i].when) {
             t->entry_when = t->when;
-            insert({t->when, t});
+            heap.push({t->when, t});
             if (t->when > now) continue;
             // It is due after others, which are put back until then.
-            while (++i < npopped) insert(popped[i]);
+            while (++i < npopped) heap.push(popped[i]);
             break;
         } else {
-            __builtin_prefetch(t->arg, 1);
+            prefetch(t->arg, kArgBytes);
             due[n++] = {t->f, t->arg, t->seq, t->when};
         }
         leave(t);
@@ -157,7 +165,7 @@ void Timers::take(Timers& from) {
     {
         LockGuard guard(from.lock);
         from.adjust();
-        moved.swap(from.heap);
+        std::swap(moved, from.heap);
         from.publish();
     }
     LockGuard guard(lock);
@@ -165,7 +173,7 @@ void Timers::take(Timers& from) {
     for (const TimerEntry& entry : moved) {
         // relaxed: the world is stopped, and starting it orders this.
         entry.timer->heap.store(this, std::memory_order_relaxed);
-        insert(entry);
+        heap.push(entry);
     }
     publish();
 }
@@ -173,7 +181,7 @@ void Timers::take(Timers& from) {
 /// Says when the first is due. True if that is sooner than what was said before.
 bool Timers::publish() noexcept {
     if (heap.empty()) moved_when = 0; // who was to be moved has been stopped
-    std::int64_t first = heap.empty() ? 0 : heap[0].when;
+    std::int64_t first = heap.empty() ? 0 : heap.first().when;
     if (moved_when != 0 && (first == 0 || moved_when < first)) first = moved_when;
     // relaxed: it is written under the lock that we hold.
     const std::int64_t said = next_when.load(std::memory_order_relaxed);
@@ -193,14 +201,14 @@ bool Timers::publish() noexcept {
 /// Restores I3.
 void Timers::clean_head() noexcept {
     while (!heap.empty()) {
-        Timer* t = heap[0].timer;
+        Timer* t = heap.first().timer;
         if (t->zombie) {
             leave(t);
             zombies--;
-            pop_head();
+            heap.pop();
         } else if (t->entry_when != t->when) {
-            heap[0].when = t->entry_when = t->when;
-            sift_down(0);
+            t->entry_when = t->when;
+            heap.move_first(t->when);
         } else {
             return;
         }
@@ -209,60 +217,17 @@ void Timers::clean_head() noexcept {
 
 /// Drops all zombies and puts every timer where it belongs: one pass over the heap.
 void Timers::adjust() noexcept {
-    std::size_t n = 0;
-    for (const TimerEntry& entry : heap) {
+    heap.sweep([](TimerEntry& entry) {
         Timer* t = entry.timer;
         if (t->zombie) {
             leave(t);
-            continue;
+            return false;
         }
-        t->entry_when = t->when;
-        heap[n++] = {t->when, t};
-    }
-    heap.erase(heap.begin() + static_cast<std::ptrdiff_t>(n), heap.end());
+        entry.when = t->entry_when = t->when;
+        return true;
+    });
     zombies = 0;
     moved_when = 0;
-    if (n < 2) return;
-    for (std::size_t i = (n - 2) / kArity + 1; i-- > 0;) sift_down(i);
-}
-
-void Timers::insert(const TimerEntry& entry) {
-    heap.push_back(entry);
-    sift_up(heap.size() - 1);
-}
-
-void Timers::pop_head() noexcept {
-    heap[0] = heap.back();
-    heap.pop_back();
-    if (!heap.empty()) sift_down(0);
-}
-
-void Timers::sift_up(std::size_t i) noexcept {
-    const TimerEntry entry = heap[i];
-    while (i > 0) {
-        const std::size_t parent = (i - 1) / kArity;
-        if (heap[parent].when <= entry.when) break;
-        heap[i] = heap[parent];
-        i = parent;
-    }
-    heap[i] = entry;
-}
-
-void Timers::sift_down(std::size_t i) noexcept {
-    const TimerEntry entry = heap[i];
-    const std::size_t n = heap.size();
-    for (;;) {
-        const std::size_t first = i * kArity + 1;
-        if (first >= n) break;
-        std::size_t least = first;
-        const std::size_t last = std::min(first + kArity, n);
-        for (std::size_t child = first + 1; child < last; child++)
-            if (heap[child].when < heap[least].when) least = child;
-        if (heap[least].when >= entry.when) break;
-        heap[i] = heap[least];
-        i = least;
-    }
-    heap[i] = entry;
 }
 
 } // namespace baton::rt

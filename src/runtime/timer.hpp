@@ -21,10 +21,9 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
-#include <vector>
 
 #include "runtime/lock.hpp"
-#include "runtime/persistentalloc.hpp"
+#include "runtime/timer_heap.hpp"
 
 namespace baton::rt {
 
@@ -55,16 +54,9 @@ bool timer_stop(Timer* t);
 /// the poller past `when` is to wake, and if nobody polls somebody is to start. (findrunnable.cpp)
 void wake_netpoller(std::int64_t when);
 
-struct TimerEntry {
-    std::int64_t when;
-    Timer* timer;
-};
-
-using TimerHeap = std::vector<TimerEntry, PageAllocator<TimerEntry>>;
-
 struct Timers {
     Lock lock{Rank::kTimers};
-    TimerHeap heap; // 4-ary, by when; never gives memory back
+    TimerHeap heap; // never gives memory back
     // When the first is due, 0 = none. Written under lock; read by anybody who sleeps or steals.
     std::atomic<std::int64_t> next_when{0};
     std::int64_t moved_when = 0; // the earliest of the timers to be moved up; 0 = none
@@ -96,10 +88,6 @@ struct Timers {
     bool publish() noexcept;
     void clean_head() noexcept;
     void adjust() noexcept;
-    void insert(const TimerEntry& entry);
-    void pop_head() noexcept;
-    void sift_up(std::size_t i) noexcept;
-    void sift_down(std::size_t i) noexcept;
 };
 
 } // namespace baton::rt

@@ -37,8 +37,8 @@ void check_invariants(const Timers& timers) {
     std::uint32_t zombies = 0;
     std::int64_t least = 0;
     for (std::size_t i = 0; i < timers.heap.size(); i++) {
-        const TimerEntry& entry = timers.heap[i];
-        if (i > 0) REQUIRE(timers.heap[(i - 1) / 4].when <= entry.when);
+        const TimerEntry& entry = timers.heap.begin()[i];
+        if (i > 0) REQUIRE(timers.heap.begin()[(i - 1) / 4].when <= entry.when);
         REQUIRE(entry.timer->heap.load(kSeqCst) == &timers);
         REQUIRE(entry.timer->entry_when == entry.when);
         zombies += entry.timer->zombie ? 1 : 0;
@@ -48,8 +48,8 @@ void check_invariants(const Timers& timers) {
     REQUIRE(timers.zombies == zombies);
     REQUIRE(zombies <= timers.heap.size() / 4);
     if (!timers.heap.empty()) {
-        REQUIRE(!timers.heap[0].timer->zombie);
-        REQUIRE(timers.heap[0].timer->when == timers.heap[0].when);
+        REQUIRE(!timers.heap.first().timer->zombie);
+        REQUIRE(timers.heap.first().timer->when == timers.heap.first().when);
     }
     // Never later than the first is due; earlier only after a timer moved up was moved back.
     REQUIRE((next_when(timers) != 0) == (least != 0));
