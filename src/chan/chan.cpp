@@ -49,6 +49,12 @@ struct Sending {
     static constexpr WaitReason kNilReason = WaitReason::kChanSendNil;
     static rt::WaitQ& queue(ChanCore* c) { return c->sendq; }
     static bool maybe(const ChanCore* c) { return may_send(c); }
+    /// Done, and the lock released, if it takes but the buffer.
+    static bool buffered(ChanCore* c, void* elem) {
+        if (c->count >= c->capacity || c->closed || c->recvq.first) return false;
+        put(c, elem);
+        return true;
+    }
     static Offer offer(ChanCore* c) { return offer_to_send(c); }
     static bool finish(ChanCore* c, Offer o, void* elem) { return finish_send(c, o, elem); }
 };
@@ -58,19 +64,29 @@ struct Receiving {
     static constexpr WaitReason kNilReason = WaitReason::kChanReceiveNil;
     static rt::WaitQ& queue(ChanCore* c) { return c->recvq; }
     static bool maybe(const ChanCore* c) { return may_receive(c); }
+    static bool buffered(ChanCore* c, void* elem) {
+        if (c->count == 0 || c->sendq.first) return false;
+        take(c, elem);
+        return true;
+    }
     static Offer offer(ChanCore* c) { return offer_to_receive(c); }
     static bool finish(ChanCore* c, Offer o, void* elem) { return finish_receive(c, o, elem); }
 };
 
 constexpr ChanEnd done_or_closed(bool done) { return done ? ChanEnd::kDone : ChanEnd::kClosed; }
 
-/// If that can be done without waiting; with kNotReady the lock is held.
 template <class Direction>
-inline ChanEnd at_once(ChanCore* c, void* elem) {
-    c->lock.lock();
+[[gnu::noinline]] ChanEnd take_up(ChanCore* c, void* elem) {
     const Offer offer = Direction::offer(c);
     if (offer.kind == Offer::kNothing) return ChanEnd::kNotReady;
     return done_or_closed(Direction::finish(c, offer, elem));
+}
+
+/// If that can be done without waiting; with kNotReady the lock is held.
+template <class Direction>
+[[gnu::always_inline]] inline ChanEnd at_once(ChanCore* c, void* elem) {
+    c->lock.lock();
+    return Direction::buffered(c, elem) ? ChanEnd::kDone : take_up<Direction>(c, elem);
 }
 
 /// What Go does with a nil channel.
@@ -140,6 +156,21 @@ ChanEnd try_operate(ChanCore* c, void* elem) {
 }
 
 } // namespace
+
+void ChanCore::move_other(void* to, void* from) const {
+    switch (kind) {
+    case ElemKind::kEmpty:
+        return;
+    case ElemKind::kBytes16:
+        std::memcpy(to, from, 16);
+        return;
+    case ElemKind::kObject:
+        type.move(to, from);
+        return;
+    default:
+        std::memcpy(to, from, size);
+    }
+}
 
 ChanCore* chan_make(const ElemType& type, std::size_t capacity) {
     const std::size_t header = header_bytes(type);

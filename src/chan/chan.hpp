@@ -127,24 +127,12 @@ struct alignas(64) ChanCore {
 
     /// Constructs *to from *from, which is left to be destroyed.
     void move(void* to, void* from) const {
-        switch (kind) {
-        case rt::ElemKind::kBytes8:
+        if (kind == rt::ElemKind::kBytes8) {
             std::memcpy(to, from, 8);
-            return;
-        case rt::ElemKind::kBytes4:
+        } else if (kind == rt::ElemKind::kBytes4) {
             std::memcpy(to, from, 4);
-            return;
-        case rt::ElemKind::kBytes16:
-            std::memcpy(to, from, 16);
-            return;
-        case rt::ElemKind::kEmpty:
-            return;
-        case rt::ElemKind::kBytes:
-            std::memcpy(to, from, size);
-            return;
-        case rt::ElemKind::kObject:
-            type.move(to, from);
-            return;
+        } else {
+            move_other(to, from);
         }
     }
     /// The same, and destroys *from.
@@ -152,6 +140,9 @@ struct alignas(64) ChanCore {
         move(to, from);
         if (kind == rt::ElemKind::kObject) type.destroy(from);
     }
+
+private:
+    void move_other(void* to, void* from) const;
 };
 
 /// What a channel has for a sender or a receiver, at this moment and under its lock.
@@ -194,6 +185,21 @@ inline void ready(rt::Sudog* waiter, bool success) {
     rt::goready(gp);
 }
 
+/// Moves a value into the buffer, which has room and nobody who waits; releases the lock.
+inline void put(ChanCore* c, void* from) {
+    c->move(c->slot(c->sendx), from);
+    c->sendx = c->after(c->sendx);
+    c->count = c->count + 1;
+    c->lock.unlock_last();
+}
+/// The same out of a buffer that is not empty and that no sender waits for.
+inline void take(ChanCore* c, void* to) {
+    c->relocate(to, c->slot(c->recvx));
+    c->recvx = c->after(c->recvx);
+    c->count = c->count - 1;
+    c->lock.unlock_last();
+}
+
 /// Takes up an offer other than kNothing; releases the lock. False: the channel is closed.
 inline bool finish_send(ChanCore* c, Offer offer, void* from) {
     if (offer.kind == Offer::kPartner) {
@@ -206,10 +212,7 @@ inline bool finish_send(ChanCore* c, Offer offer, void* from) {
         c->lock.unlock();
         return false;
     }
-    c->move(c->slot(c->sendx), from);
-    c->sendx = c->after(c->sendx);
-    c->count = c->count + 1;
-    c->lock.unlock_last();
+    put(c, from);
     return true;
 }
 
@@ -224,6 +227,10 @@ inline bool finish_receive(ChanCore* c, Offer offer, void* to) {
     if (offer.kind == Offer::kClosed) [[unlikely]] {
         c->lock.unlock();
         return false;
+    }
+    if (!c->sendq.first) {
+        take(c, to);
+        return true;
     }
     std::byte* slot = c->slot(c->recvx);
     c->relocate(to, slot);
