@@ -79,6 +79,7 @@ private:
 };
 
 /// A function that is called once however often this is; if it throws, every call throws the same.
+/// Who comes while it runs elsewhere parks, as with Once.
 template <class F>
     requires std::invocable<F&>
 class OnceFunc {
@@ -86,18 +87,35 @@ public:
     explicit OnceFunc(F f) : f_(std::move(f)) {}
 
     void operator()() {
-        once_.call([this] {
-            try {
-                (void)std::invoke(*f_);
-            } catch (...) {
-                error_ = std::current_exception();
-            }
-            f_.reset(); // what it holds is not needed any longer
-        });
-        if (error_) std::rethrow_exception(error_);
+        once_.call([this] { run(); });
+        check();
+    }
+    /// The same, waiting for another's call only as long as `until` lets it; throws
+    /// std::system_error, with the code timed_out or operation_canceled, if it goes on then.
+    void operator()(const Until& until) {
+        once_.call([this] { run(); }, until);
+        check();
+    }
+    /// The same; false with the reason in `ec`. What the function threw is thrown.
+    [[nodiscard]] bool operator()(const Until& until, std::error_code& ec) {
+        if (!once_.call([this] { run(); }, until, ec)) return false;
+        check();
+        return true;
     }
 
 private:
+    void run() noexcept {
+        try {
+            (void)std::invoke(*f_);
+        } catch (...) {
+            error_ = std::current_exception();
+        }
+        f_.reset(); // what it holds is not needed any longer
+    }
+    void check() const {
+        if (error_) std::rethrow_exception(error_);
+    }
+
     Once once_;
     std::optional<F> f_;
     std::exception_ptr error_;
@@ -113,19 +131,33 @@ public:
     explicit OnceValue(F f) : f_(std::move(f)) {}
 
     const value_type& operator()() {
-        once_.call([this] {
-            try {
-                value_.emplace(std::invoke(*f_));
-            } catch (...) {
-                error_ = std::current_exception();
-            }
-            f_.reset();
-        });
+        once_.call([this] { run(); });
+        return value();
+    }
+    /// As OnceFunc's.
+    const value_type& operator()(const Until& until) {
+        once_.call([this] { run(); }, until);
+        return value();
+    }
+    /// The same; null with the reason in `ec`. What the function threw is thrown.
+    [[nodiscard]] const value_type* operator()(const Until& until, std::error_code& ec) {
+        return once_.call([this] { run(); }, until, ec) ? &value() : nullptr;
+    }
+
+private:
+    void run() noexcept {
+        try {
+            value_.emplace(std::invoke(*f_));
+        } catch (...) {
+            error_ = std::current_exception();
+        }
+        f_.reset();
+    }
+    const value_type& value() const {
         if (error_) std::rethrow_exception(error_);
         return *value_;
     }
 
-private:
     Once once_;
     std::optional<F> f_;
     std::optional<value_type> value_;

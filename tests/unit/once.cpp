@@ -193,3 +193,38 @@ TEST_CASE("OnceValue gives everybody the one value") {
         CHECK(*value() == 7);
     });
 }
+
+TEST_CASE("waiting for a OnceFunc's or a OnceValue's call elsewhere can be given up") {
+    over_procs([](int) {
+        baton::Latch begun(2), go_on(1);
+        const auto slowly = [&] {
+            begun.count_down();
+            go_on.wait();
+        };
+        OnceFunc f(slowly);
+        OnceValue v([&] {
+            slowly();
+            return 7;
+        });
+        baton::WaitGroup wg;
+        wg.go([&] { f(); });
+        wg.go([&] { CHECK(v() == 7); });
+        begun.wait();
+        std::error_code ec;
+        std::stop_source stop;
+        stop.request_stop();
+        CHECK_FALSE(f(1ms, ec));
+        CHECK(ec == std::errc::timed_out);
+        CHECK(v(stop.get_token(), ec) == nullptr);
+        CHECK(ec == std::errc::operation_canceled);
+        CHECK_THROWS_AS(f(stop.get_token()), std::system_error);
+        CHECK_THROWS_AS((void)v(1ms), std::system_error);
+        go_on.count_down();
+        CHECK(f(20s, ec));
+        CHECK(*v(20s, ec) == 7);
+        CHECK_FALSE(ec);
+        f(20s);
+        CHECK(v(20s) == 7);
+        wg.wait();
+    });
+}
