@@ -24,6 +24,8 @@ namespace detail {
 struct ContextNode;
 } // namespace detail
 
+class CancelContext;
+
 /// A handle to one; copies are handles to the same. It is over when it is cancelled, when its
 /// deadline has passed, or when the one it was derived from is over; then it stays so.
 ///
@@ -36,6 +38,15 @@ class Context {
 public:
     /// The first of all: it is never over. What `background()` returns.
     Context() noexcept = default;
+    Context(const Context&) noexcept = default;
+    Context(Context&&) noexcept = default;
+    Context& operator=(const Context&) noexcept = default;
+    Context& operator=(Context&&) noexcept = default;
+    ~Context() = default;
+    /// `Context c = with_timeout(...)` would be over at once, with the CancelContext that made it:
+    /// keep that one, by `auto`.
+    Context(CancelContext&&) = delete;
+    Context& operator=(CancelContext&&) = delete;
     [[nodiscard]] static Context background() noexcept { return {}; }
 
     /// When it is over at the latest; nothing if there is no such time.
@@ -78,7 +89,8 @@ private:
 };
 
 /// One that can be cancelled by who made it, and is when that one ends: Go's `defer cancel()`. Pass
-/// it on as a Context. Nothing cancels what it was derived from.
+/// it on as a Context, to a goroutine as `[context = baton::Context(context)]`. Nothing cancels
+/// what it was derived from.
 class CancelContext : public Context {
 public:
     ~CancelContext() { cancel(); }
@@ -87,7 +99,7 @@ public:
     CancelContext& operator=(CancelContext&& other) noexcept {
         if (this != &other) {
             cancel();
-            Context::operator=(std::move(other));
+            Context::operator=(static_cast<Context&&>(other));
         }
         return *this;
     }
@@ -130,5 +142,8 @@ template <class Key>
     return Context::derive(parent, typeid(Key),
                            std::make_shared<const typename Key::type>(std::move(value)));
 }
+/// It would be over at once: keep the parent.
+template <class Key>
+Context with_value(CancelContext&& parent, typename Key::type value) = delete;
 
 } // namespace baton

@@ -128,8 +128,15 @@ TEST_CASE("a deadline ends a context, the earlier one counts") {
         CHECK(said(c.cause()).find("timed out") != std::string::npos);
 
         CancelContext longer = with_deadline({}, Steady::now() + 4ms);
-        const Context inner = with_value<Number>(with_timeout(longer, 1h), 1);
+        const Context inner = [&] {
+            const CancelContext ends = with_timeout(longer, 1h);
+            return with_value<Number>(ends, 1);
+        }();
         check_over(inner, std::errc::operation_canceled); // its CancelContext has ended
+        // What would be over at once, and was meant to last, is no program.
+        static_assert(std::is_constructible_v<Context, const CancelContext&>);
+        static_assert(!std::is_constructible_v<Context, CancelContext>);
+        static_assert(!std::is_assignable_v<Context&, CancelContext>);
         CancelContext outer = with_timeout(longer, 1h);
         CHECK(outer.deadline() == longer.deadline());
         check_over(outer, std::errc::timed_out);
@@ -178,7 +185,8 @@ TEST_CASE("values are found by the type of their key, the nearest one first") {
     baton::run([] {
         const Context a = with_value<Number>({}, 1);
         const Context b = with_value<Name>(a, "b");
-        const Context c = with_value<Number>(with_cancel(b), 3);
+        const CancelContext cancellable = with_cancel(b);
+        const Context c = with_value<Number>(cancellable, 3);
         CHECK(*a.value<Number>() == 1);
         CHECK_FALSE(a.value<Name>());
         CHECK(*b.value<Number>() == 1);
