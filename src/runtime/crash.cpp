@@ -36,8 +36,7 @@ namespace baton::rt {
 
 namespace {
 
-constexpr std::int64_t kPatienceNs = 10'000'000'000;
-constexpr unsigned kLastResortS = 60;
+constinit CrashPatience patience{.progress_ns = 10'000'000'000, .alarm_s = 60};
 
 enum Request : std::uint32_t { kNothing, kTrace, kDone };
 
@@ -63,7 +62,7 @@ bool shows_runtime() { return level >= Traceback::kSystem; }
 void put(const char* text, std::size_t n) { kernel::raw_syscall(SYS_write, 2, text, n); }
 
 void write_out(const std::string& text, void*) {
-    ::alarm(kLastResortS);
+    ::alarm(patience.alarm_s);
     put(text.data(), text.size());
     crash.progress.fetch_add(1, kSeqCst);
     kernel::futex_wake(&crash.progress, 1);
@@ -107,7 +106,7 @@ void print_head() {
 // The others are to stand still, as far as they come by where they hold nothing.
 void freeze() {
     ::signal(SIGALRM, SIG_DFL);
-    ::alarm(kLastResortS);
+    ::alarm(patience.alarm_s);
     sched.gcwaiting.store(true, kSeqCst);
     const std::uint32_t n = procs();
     for (std::uint32_t i = 0; i < n; i++) sched.allp[i]->attention.fetch_or(kAttnStop, kSeqCst);
@@ -157,6 +156,7 @@ void print_noexcept() noexcept {
 } // namespace
 
 void set_traceback(Traceback to) { level = to; }
+void set_crash_patience(const CrashPatience& to) noexcept { patience = to; }
 Traceback traceback_level() noexcept { return level; }
 
 void begin_crash() noexcept {
@@ -190,7 +190,7 @@ void print_crash(const CrashTrace& trace) noexcept {
     for (;;) {
         const std::uint32_t seen = crash.progress.load(kSeqCst);
         if (crash.request.load(kSeqCst) == kDone) return;
-        (void)kernel::futex_wait(&crash.progress, seen, kernel::nanotime() + kPatienceNs);
+        (void)kernel::futex_wait(&crash.progress, seen, kernel::nanotime() + patience.progress_ns);
         if (crash.progress.load(kSeqCst) == seen && crash.request.load(kSeqCst) != kDone) break;
     }
     print_bare();

@@ -16,6 +16,14 @@ namespace baton::rt {
 void set_traceback(Traceback level);
 Traceback traceback_level() noexcept;
 
+/// What ends a process whose last words are stuck.
+struct CrashPatience {
+    std::int64_t progress_ns; ///< who failed waits so long for sysmon to have printed more
+    unsigned alarm_s;         ///< the kernel waits so long for that, and ends the process
+};
+/// For tests, which have less. Before anything fails.
+void set_crash_patience(const CrashPatience& patience) noexcept;
+
 /// To be called before the first word of a failure is printed. The first thread goes on; one that
 /// fails later waits for the process to end, and the first one, if it fails again, ends it at once.
 void begin_crash() noexcept;
