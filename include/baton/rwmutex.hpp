@@ -25,6 +25,9 @@ public:
     class RLocker;
 
     RWMutex() = default;
+    ~RWMutex() {
+        if (hint_.load(std::memory_order_relaxed) != 0) end_bias(); // relaxed: it is ours alone
+    }
     RWMutex(const RWMutex&) = delete;
     RWMutex& operator=(const RWMutex&) = delete;
 
@@ -86,9 +89,11 @@ public:
     }
     /// Ends the process with a message if nobody reads. Never waits.
     void unlock_shared() {
+        const std::uint32_t hint = hint_.load(std::memory_order_relaxed); // relaxed: see below
+        if ((hint & kHint) && count_here(-1)) return;
         // release: pairs with the acquire of the writer that waits for us.
         const std::uint32_t state = state_.fetch_sub(kReader, std::memory_order_release);
-        if (state < kReader || (state & kLocked)) unlock_shared_slow(state);
+        if (state < kReader || (state & kLocked)) unlock_shared_slow(state, hint);
     }
 
     /// The reader's side as a lock of its own, for what takes a BasicLockable.
@@ -96,7 +101,8 @@ public:
 
 private:
     static constexpr std::uint32_t kLocked = 1;
-    static constexpr std::uint32_t kReader = 32;
+    static constexpr std::uint32_t kReader = 64;
+    static constexpr std::uint32_t kHint = 1;
 
     bool lock_at_once() noexcept {
         std::uint32_t free = 0;
@@ -106,9 +112,15 @@ private:
                                               std::memory_order_relaxed);
     }
     bool lock_shared_at_once() {
+        // relaxed: a hint, in a word that readers do not write. The other word says.
+        if ((hint_.load(std::memory_order_relaxed) & kHint) && count_here(1)) return true;
         // An addition, as a CAS would fail whenever another reader comes or goes. acquire: pairs
         // with the release of unlock.
-        if (!(state_.fetch_add(kReader, std::memory_order_acquire) & kLocked)) return true;
+        const std::uint32_t state = state_.fetch_add(kReader, std::memory_order_acquire);
+        if (!(state & kLocked)) {
+            if (state >= kReader) meet();
+            return true;
+        }
         unlock_shared(); // a writer may have begun to wait for us
         return false;
     }
@@ -122,9 +134,13 @@ private:
     detail::WaitEnd lock_shared_slow(const Until* until);
     detail::WaitEnd drain(const Until* until);
     void unlock_slow();
-    void unlock_shared_slow(std::uint32_t before);
+    void unlock_shared_slow(std::uint32_t before, std::uint32_t hint);
+    bool count_here(int by) noexcept;
+    void meet() noexcept; // another reader
+    void end_bias() noexcept;
 
     std::atomic<std::uint32_t> state_{0}; // rwmutex.cpp
+    std::atomic<std::uint32_t> hint_{0};
 };
 
 /// A handle; the RWMutex must outlive it.

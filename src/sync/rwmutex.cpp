@@ -13,25 +13,40 @@
 // wait: it takes them off their queue, counts them, lets go of the lock, and only then readies
 // them, so that none of them can have destroyed the object before.
 //
+// Readers that meet others are counted on their CPUs from then on (read_bias.hpp), while the word
+// says kBiased: to come and go then costs an eighth on two CPUs, and shares no memory. It is set by
+// a reader, while there is no writer, and taken back by the next one, which pays for that with a
+// membarrier; so not again for a while (kRestNs).
+//
 // Rejected: the reference's layout, a Mutex for the writers and counts of readers active, waiting
 // and leaving; it counts readers before they wait, and one that gives up would have to find out
 // which count it is in by then.
 #include "baton/rwmutex.hpp"
 
+#include "kernel/clock.hpp"
+#include "runtime/rand.hpp"
 #include "runtime/sema.hpp"
 #include "sync/lock_word.hpp"
+#include "sync/read_bias.hpp"
 
 namespace baton {
 
 namespace {
 
 constexpr std::uint32_t kReadersWait = 1u << detail::kLockBits; // changed with their queue held
-constexpr std::uint32_t kOneReader = kReadersWait << 1;
+constexpr std::uint32_t kBiased = kReadersWait << 1; // the word is not all: read_bias.hpp
+constexpr std::uint32_t kOneReader = kBiased << 1;
+// The other word: the header's bit, and above it until when there is to be no bias. Never 0 again.
+constexpr std::uint32_t kMeetings = 64; // one in so many is worth a look at the clock
+constexpr std::int64_t kRestNs = 10'000'000;
 constexpr auto kAcquire = std::memory_order_acquire;
 constexpr auto kRelaxed = std::memory_order_relaxed;
 
 using detail::LockWord;
 using detail::WaitEnd;
+
+/// About a millisecond each, with kHint left free.
+std::uint32_t stamp(std::int64_t ns) { return static_cast<std::uint32_t>(ns >> 20) << 1 | 2; }
 
 /// Counts the readers that wait, and leaves them in `woken`. The caller has the lock.
 void let_readers_in(LockWord& word, rt::GQueue& woken) {
@@ -49,9 +64,39 @@ bool RWMutex::try_lock() noexcept {
     std::uint32_t state = 0;
     // acquire, relaxed: as in lock_at_once.
     while (!state_.compare_exchange_weak(state, state | kLocked, kAcquire, kRelaxed)) {
-        if (!detail::to_be_had(state) || state >= kReader) return false;
+        if (!detail::to_be_had(state) || (state >= kReader && !(state & kBiased))) return false;
     }
-    return true;
+    if (!(state & kBiased)) return true;
+    end_bias();
+    // acquire: pairs with the releases of unlock_shared.
+    if (state_.load(kAcquire) < kReader) return true;
+    unlock_slow();
+    return false;
+}
+
+bool RWMutex::count_here(int by) noexcept { return detail::read_bias::count(state_, kBiased, by); }
+
+/// By a reader that counts in the word, so that no writer comes to have the lock meanwhile.
+void RWMutex::meet() noexcept {
+    rt::M* m = rt::getm_or_null();
+    if (!m || rt::fastrand(m) % kMeetings != 0) return;
+    const std::uint32_t rest = hint_.load(kRelaxed); // relaxed, here and below: a hint
+    if (static_cast<std::int32_t>(stamp(kernel::nanotime()) - rest) < 0) return;
+    if (!detail::read_bias::possible()) return;
+    std::uint32_t state = state_.load(kRelaxed); // relaxed, both: nothing is read by it
+    do {
+        if (state & (kLocked | kReadersWait | kBiased)) return;
+    } while (!state_.compare_exchange_weak(state, state | kBiased, kRelaxed, kRelaxed));
+    hint_.store(rest | kHint, kRelaxed);
+}
+
+/// By who has the lock for writing, or whose it is alone.
+void RWMutex::end_bias() noexcept {
+    hint_.store(stamp(kernel::nanotime() + kRestNs), kRelaxed); // relaxed: as in meet
+    const bool was = state_.fetch_and(~kBiased) & kBiased;      // seq_cst: (C)
+    const std::int64_t sum = detail::read_bias::fold(state_, was);
+    // relaxed: what those that left did has been acquired by fold.
+    state_.fetch_add(static_cast<std::uint32_t>(sum) * kReader, kRelaxed);
 }
 
 WaitEnd RWMutex::lock_slow(const Until* until) {
@@ -64,6 +109,8 @@ WaitEnd RWMutex::lock_slow(const Until* until) {
 
 /// Waits for the readers to leave; without the lock if that takes too long.
 WaitEnd RWMutex::drain(const Until* until) {
+    // relaxed: who set it was first, as it does not while the lock is held; so we see it.
+    if (state_.load(kRelaxed) & kBiased) end_bias();
     // acquire: pairs with the releases of unlock_shared.
     const auto empty = [this] { return state_.load(kAcquire) < kReader; };
     WaitEnd end = WaitEnd::kDone;
@@ -113,8 +160,9 @@ WaitEnd RWMutex::lock_shared_slow(const Until* until) {
     return turn.end();
 }
 
-void RWMutex::unlock_shared_slow(std::uint32_t before) {
-    if (before < kReader)
+void RWMutex::unlock_shared_slow(std::uint32_t before, std::uint32_t hint) {
+    // Of one that was ever biased the word alone may say less than nobody. The lock may be gone.
+    if (before < kReader && hint == 0)
         rt::fatal("unlock_shared of unlocked RWMutex: each unlock_shared needs a lock_shared of "
                   "its own before it; std::shared_lock keeps them in pairs");
     if (before - kReader >= kReader) return; // others read on

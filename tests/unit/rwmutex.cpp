@@ -6,7 +6,11 @@
 
 #include <atomic>
 #include <chrono>
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
 #include <mutex>
+#include <new>
 #include <shared_mutex>
 #include <stop_token>
 #include <system_error>
@@ -16,6 +20,7 @@
 #include <doctest/doctest.h>
 
 #include "baton/baton.hpp"
+#include "kernel/features.hpp"
 #include "support/child.hpp"
 #include "support/lock_stress.hpp"
 #include "support/procs.hpp"
@@ -30,6 +35,37 @@ using baton::rt::WaitReason;
 using procs_test::over_procs;
 using waiters_test::await_waiter;
 constexpr auto kRelaxed = std::memory_order_relaxed;
+
+/// Is nobody in it, and does it say nothing but that readers have met?
+bool as_new(RWMutex& rw) {
+    if (!rw.try_lock()) return false;
+    rw.unlock();
+    const RWMutex fresh;
+    return std::memcmp(&rw, &fresh, sizeof(std::uint32_t)) == 0;
+}
+
+/// Are its readers counted on their CPUs?
+bool biased(const RWMutex& rw) {
+    using Words = std::atomic<std::uint32_t>[2];
+    static_assert(sizeof(Words) == sizeof rw);
+    return reinterpret_cast<const Words&>(rw)[1].load(kRelaxed) & 1;
+}
+/// Has readers meet until they are. False: they never are here.
+bool bias(RWMutex& rw) {
+    if (!baton::kernel::features().rseq || !baton::kernel::features().membarrier_rseq) {
+        std::fprintf(stderr, "skip: no restartable sequences, so no reader is counted by them\n");
+        return false;
+    }
+    const auto end = std::chrono::steady_clock::now() + 10s;
+    rw.lock_shared();
+    while (!biased(rw) && std::chrono::steady_clock::now() < end) {
+        rw.lock_shared();
+        rw.unlock_shared();
+    }
+    rw.unlock_shared();
+    REQUIRE(biased(rw));
+    return true;
+}
 
 } // namespace
 
@@ -48,7 +84,7 @@ TEST_CASE("readers hold an RWMutex together") {
                 });
             }
             wg.wait();
-            CHECK(lock_stress::as_new(rw));
+            CHECK(as_new(rw));
         }
     });
 }
@@ -94,7 +130,7 @@ TEST_CASE("writers hold an RWMutex alone, readers see no half of what they do") 
         }
         CHECK(wrong.load(kRelaxed) == 0);
         CHECK(a == 4 * 500);
-        CHECK(lock_stress::as_new(rw));
+        CHECK(as_new(rw));
     });
 }
 
@@ -131,7 +167,7 @@ TEST_CASE("a writer that waits keeps later readers out, and lets them in before 
         rw.unlock_shared();
         wg.wait();
         CHECK(step.load(kRelaxed) == 3);
-        CHECK(lock_stress::as_new(rw));
+        CHECK(as_new(rw));
     });
 }
 
@@ -146,7 +182,7 @@ TEST_CASE("tries take what is free and never wait") {
     CHECK_FALSE(rw.try_lock());
     rw.unlock_shared();
     rw.unlock_shared();
-    CHECK(lock_stress::as_new(rw));
+    CHECK(as_new(rw));
 }
 
 TEST_CASE("a reader's lock is a lock of its own") {
@@ -185,7 +221,7 @@ TEST_CASE("a writer that gives up lets in the readers that queued behind it") {
         CHECK_FALSE(rw.try_lock_for(1ms));
         CHECK_THROWS_AS(rw.lock(1ms), std::system_error);
         rw.unlock_shared();
-        CHECK(lock_stress::as_new(rw));
+        CHECK(as_new(rw));
         CHECK(rw.try_lock_until(std::chrono::steady_clock::now() - 1s)); // it is free
         CHECK_FALSE(rw.lock_shared(1ms, ec));
         CHECK(ec == std::errc::timed_out);
@@ -194,7 +230,7 @@ TEST_CASE("a writer that gives up lets in the readers that queued behind it") {
         rw.unlock();
         CHECK(rw.try_lock_shared_until(std::chrono::steady_clock::now()));
         rw.unlock_shared();
-        CHECK(lock_stress::as_new(rw));
+        CHECK(as_new(rw));
     });
 }
 
@@ -231,7 +267,7 @@ TEST_CASE("readers, writers, deadlines and stops that meet keep the lock sound")
             }
         });
         CHECK(wrong.load(kRelaxed) == 0);
-        CHECK(lock_stress::as_new(rw));
+        CHECK(as_new(rw));
     });
 }
 
@@ -260,6 +296,97 @@ TEST_CASE("an RWMutex may end as soon as it is unlocked") {
             }
             wg.wait();
         }
+    });
+}
+
+TEST_CASE("a writer waits for readers that are counted on their CPUs") {
+    over_procs([](int) {
+        RWMutex rw;
+        for (int round = 0; round < 3 && bias(rw); round++) {
+            const int readers = 10 + round;
+            baton::Latch in(readers), go_on(1);
+            std::atomic<int> left{0};
+            baton::WaitGroup wg;
+            for (int i = 0; i < readers; i++) {
+                wg.go([&, i] {
+                    if (i % 4 == 3) baton::blocking([] { std::this_thread::sleep_for(1ms); });
+                    std::shared_lock hold(rw);
+                    in.count_down();
+                    go_on.wait(); // and goes on on another CPU, perhaps
+                    left.fetch_add(1, kRelaxed);
+                });
+            }
+            in.wait();
+            CHECK(biased(rw));
+            std::error_code ec;
+            CHECK_FALSE(rw.try_lock());
+            CHECK_FALSE(biased(rw));
+            CHECK_FALSE(rw.lock(1ms, ec));
+            go_on.count_down();
+            rw.lock();
+            CHECK(left.load(kRelaxed) == readers);
+            rw.unlock();
+            wg.wait();
+            CHECK(as_new(rw));
+        }
+    });
+}
+
+TEST_CASE("who leaves a RWMutex elsewhere than it came is counted, and nothing outlives the lock") {
+    baton::run([] {
+        alignas(RWMutex) unsigned char space[sizeof(RWMutex)];
+        for (int round = 0; round < 3; round++) {
+            auto* rw = new (space) RWMutex;
+            CHECK(rw->try_lock());
+            rw->unlock();
+            if (!bias(*rw)) return;
+            for (int i = 0; i < 10; i++) {
+                rw->lock_shared();
+                std::thread([&] { rw->unlock_shared(); }).join(); // in the word
+            }
+            std::thread([&] { rw->lock_shared(); }).join();
+            CHECK_FALSE(rw->try_lock());
+            rw->unlock_shared();
+            if (round == 0) CHECK(rw->try_lock());
+            if (round == 0) rw->unlock();
+            rw->~RWMutex();
+        }
+    });
+}
+
+TEST_CASE("readers that are counted on their CPUs see no half of what writers do") {
+    over_procs([](int) {
+        RWMutex rw;
+        long a = 0, b = 0;
+        std::atomic<int> halves{0}, biases{0};
+        std::atomic<bool> stop{false};
+        baton::WaitGroup wg;
+        for (int i = 0; i < 6; i++) {
+            wg.go([&] {
+                while (!stop.load(kRelaxed)) {
+                    for (int k = 0; k < 1000; k++) {
+                        std::shared_lock hold(rw);
+                        if (a != b) halves.fetch_add(1, kRelaxed);
+                        if (k % 100 == 0) baton::yield();
+                    }
+                    if (biased(rw)) biases.fetch_add(1, kRelaxed);
+                }
+            });
+        }
+        for (int i = 0; i < 8; i++) {
+            baton::sleep_for(12ms);
+            for (int k = 0; k < 3; k++) {
+                std::unique_lock hold(rw);
+                a++;
+                baton::yield();
+                b++;
+            }
+        }
+        stop.store(true, kRelaxed);
+        wg.wait();
+        CHECK(halves.load(kRelaxed) == 0);
+        CHECK((biases.load(kRelaxed) > 0 || !bias(rw)));
+        CHECK(as_new(rw));
     });
 }
 

@@ -17,6 +17,14 @@
 //     if *other != 0:          mismatch
 //     *byte = 0                          commit
 //
+// and of a reader's lock that is counted on each CPU
+//
+//   rseq_add_if(rs, cpu, n, by, word, bits):
+//     rs->rseq_cs = this sequence
+//     if rs->cpu_id != cpu:    mismatch
+//     if (*word & bits) == 0:  mismatch
+//     *n += by                           commit
+//
 // Threads: the one that registered rs. Against threads on the same CPU it is atomic: preempted or
 // interrupted by a signal anywhere before the commit, it goes to `aborted` and nothing was stored.
 // Against other CPUs it is not: they exclude it by making this CPU restart (membarrier).
@@ -114,6 +122,48 @@ aborted:
     return true;
 otherwise:
     return false;
+}
+
+[[nodiscard]] inline RseqResult rseq_add_if(kernel::RseqArea* rs, std::uint32_t cpu,
+                                            std::int64_t* n, std::int64_t by, std::uint32_t* word,
+                                            std::uint32_t bits) {
+#if defined(BATON_TSAN)
+    __tsan_release(word); // see above; who sums up acquires it
+#endif
+    asm goto(".pushsection __rseq_cs, \"aw\"\n\t"
+             ".balign 32\n\t"
+             "3:\n\t"
+             ".long 0, 0\n\t"
+             ".quad 1f, (2f - 1f), 4f\n\t"
+             ".popsection\n\t"
+             "leaq 3b(%%rip), %%rax\n\t"
+             "movq %%rax, 8(%[rs])\n\t" // rs->rseq_cs
+             "1:\n\t"
+             "cmpl %[cpu], 4(%[rs])\n\t" // rs->cpu_id
+             "jne %l[mismatch]\n\t"
+             "testl %[bits], %[word]\n\t"
+             "jz %l[mismatch]\n\t"
+             "addq %[by], %[n]\n\t"
+             "2:\n\t"
+             ".pushsection __rseq_failure, \"ax\"\n\t"
+             ".byte 0x0f, 0xb9, 0x3d\n\t"
+             ".long 0x53053053\n\t"
+             "4:\n\t"
+             "jmp %l[aborted]\n\t"
+             ".popsection\n\t"
+             :
+             : [rs] "r"(rs), [cpu] "r"(cpu), [n] "m"(*n), [by] "r"(by), [word] "m"(*word),
+               [bits] "r"(bits)
+             : "rax", "memory", "cc"
+             : mismatch, aborted);
+#if defined(BATON_TSAN)
+    __tsan_acquire(word);
+#endif
+    return RseqResult::kCommitted;
+mismatch:
+    return RseqResult::kMismatch;
+aborted:
+    return RseqResult::kAborted;
 }
 
 } // namespace baton::arch
