@@ -3,6 +3,7 @@
 // Future, Promise and async: one result, of a goroutine or of whoever has the promise.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <chrono>
 #include <concepts>
@@ -12,11 +13,14 @@
 #include <future>
 #include <memory>
 #include <optional>
+#include <ranges>
 #include <span>
+#include <stdexcept>
 #include <system_error>
 #include <type_traits>
 #include <utility>
 #include <variant>
+#include <vector>
 
 #include "baton/chan.hpp"
 #include "baton/go.hpp"
@@ -206,6 +210,31 @@ template <class F, class... Args>
     return future;
 }
 
+namespace detail {
+
+template <class T>
+inline constexpr bool kIsFuture = false;
+template <class T>
+inline constexpr bool kIsFuture<Future<T>> = true;
+/// A std::vector<Future<T>>, a std::span of them, ...
+template <class R>
+concept Futures = std::ranges::forward_range<const R> &&
+    kIsFuture<std::remove_cvref_t<std::ranges::range_reference_t<const R>>>;
+
+template <Futures R>
+std::vector<RecvChan<std::monostate>> done_of(const R& futures) {
+    std::vector<RecvChan<std::monostate>> done;
+    for (const auto& future : futures) done.push_back(future.done());
+    if (done.empty()) throw std::invalid_argument("baton::wait_any: of no futures");
+    return done;
+}
+inline std::optional<std::size_t>
+which(const std::optional<Received<std::monostate>>& received) noexcept {
+    return received ? std::optional(received->from) : std::nullopt;
+}
+
+} // namespace detail
+
 /// Parks until all of the results are there.
 template <class... T>
 void wait_all(const Future<T>&... futures) {
@@ -220,6 +249,20 @@ template <class... T>
 bool wait_all(const Until& until, std::error_code& ec, const Future<T>&... futures) {
     ec.clear();
     return (futures.wait(until, ec) && ...);
+}
+/// The same for a range of futures, such as a std::vector.
+template <detail::Futures R>
+void wait_all(const R& futures) {
+    for (const auto& future : futures) future.wait();
+}
+template <detail::Futures R>
+void wait_all(const Until& until, const R& futures) {
+    for (const auto& future : futures) future.wait(until);
+}
+template <detail::Futures R>
+bool wait_all(const Until& until, std::error_code& ec, const R& futures) {
+    ec.clear();
+    return std::ranges::all_of(futures, [&](const auto& f) { return f.wait(until, ec); });
 }
 
 /// Parks until one of the results is there; which one, counted from 0. Of several each is as
@@ -241,14 +284,22 @@ template <class... T>
     requires(sizeof...(T) > 0)
 std::optional<std::size_t> wait_any(const Until& until, std::error_code& ec,
                                     const Future<T>&... futures) {
-    std::optional<std::size_t> which;
-    try {
-        which = wait_any(until, futures...);
-        ec.clear();
-    } catch (const std::system_error& e) {
-        ec = e.code();
-    }
-    return which;
+    const std::array<RecvChan<std::monostate>, sizeof...(T)> done{futures.done()...};
+    return detail::which(recv_any(std::span<const RecvChan<std::monostate>>(done), until, ec));
+}
+/// The same for a range of futures, such as a std::vector. Throws std::invalid_argument if there is
+/// none, and std::bad_alloc.
+template <detail::Futures R>
+std::size_t wait_any(const Until& until, const R& futures) {
+    return recv_any(detail::done_of(futures), until).from;
+}
+template <detail::Futures R>
+std::size_t wait_any(const R& futures) {
+    return wait_any(Until(), futures);
+}
+template <detail::Futures R>
+std::optional<std::size_t> wait_any(const Until& until, std::error_code& ec, const R& futures) {
+    return detail::which(recv_any(detail::done_of(futures), until, ec));
 }
 
 } // namespace baton

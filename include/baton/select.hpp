@@ -262,28 +262,59 @@ struct Received {
     std::optional<T> value; ///< nothing: that channel is closed and empty
 };
 
+namespace detail {
+
+/// A select with a receive into `to` for each of `chans`.
+template <Receiver C>
+Selected select_receive(std::span<const C> chans, void* to, const Until& until) {
+    std::vector<SelectCase> many;
+    std::array<SelectCase, 16> few{};
+    if (chans.size() > few.size()) many.resize(chans.size());
+    SelectCase* cases = many.empty() ? few.data() : many.data();
+    for (std::size_t i = 0; i < chans.size(); i++)
+        cases[i] = {ChanAccess::core(chans[i]), to, false};
+    return select_limited(cases, chans.size(), &until);
+}
+
+template <class T>
+Received<T> received(const Selected& chosen, Slot<T>& slot) {
+    const auto from = static_cast<std::size_t>(chosen.index);
+    if (chosen.end != ChanEnd::kDone) return {from, std::nullopt};
+    return {from, slot.take()};
+}
+
+} // namespace detail
+
 /// Receives from whichever of `chans` has a value first, as a select with a receive for each. For
-/// channels whose number is known only when the program runs. Allocates for more than 16.
-/// Throws std::system_error (timed_out, operation_canceled) when `until` ends the wait.
+/// channels whose number is known only when the program runs; of none it waits for `until` alone.
+/// Allocates for more than 16. Throws std::system_error (timed_out, operation_canceled) when
+/// `until` ends the wait.
 template <detail::Receiver C>
 Received<detail::ValueOf<C>> recv_any(std::span<const C> chans, const Until& until = {}) {
     detail::Slot<detail::ValueOf<C>> slot;
-    std::vector<detail::SelectCase> many;
-    std::array<detail::SelectCase, 16> few;
-    if (chans.size() > few.size()) many.resize(chans.size());
-    detail::SelectCase* cases = many.empty() ? few.data() : many.data();
-    for (std::size_t i = 0; i < chans.size(); i++)
-        cases[i] = {detail::ChanAccess::core(chans[i]), slot.address(), false};
-    const detail::Selected chosen = detail::select_limited(cases, chans.size(), &until);
+    const detail::Selected chosen = detail::select_receive(chans, slot.address(), until);
     if (chosen.index < 0) detail::throw_chan_end(chosen.end, "baton::recv_any");
-    const auto from = static_cast<std::size_t>(chosen.index);
-    if (chosen.end != detail::ChanEnd::kDone) return {from, std::nullopt};
-    return {from, slot.take()};
+    return detail::received(chosen, slot);
+}
+/// The same; nothing, with the reason in `ec`, if the wait was given up.
+template <detail::Receiver C>
+std::optional<Received<detail::ValueOf<C>>> recv_any(std::span<const C> chans, const Until& until,
+                                                     std::error_code& ec) {
+    detail::Slot<detail::ValueOf<C>> slot;
+    const detail::Selected chosen = detail::select_receive(chans, slot.address(), until);
+    ec = chosen.index < 0 ? detail::chan_error(chosen.end) : std::error_code();
+    if (chosen.index < 0) return std::nullopt;
+    return detail::received(chosen, slot);
 }
 template <class C>
     requires detail::Receiver<C> Received<detail::ValueOf<C>> recv_any(const std::vector<C>& chans,
                                                                        const Until& until = {}) {
         return recv_any(std::span<const C>(chans), until);
+    }
+template <class C>
+    requires detail::Receiver<C> std::optional<Received<detail::ValueOf<C>>>
+    recv_any(const std::vector<C>& chans, const Until& until, std::error_code& ec) {
+        return recv_any(std::span<const C>(chans), until, ec);
     }
 
 } // namespace baton

@@ -146,6 +146,40 @@ TEST_CASE("wait_all waits for the last, wait_any for the first") {
     });
 }
 
+TEST_CASE("wait_any and wait_all take any number of futures, known when the program runs") {
+    over_procs([](int) {
+        for (const std::size_t n : {1u, 3u, 40u}) { // 40: more than a select has room for on stack
+            std::vector<Promise<std::size_t>> promises(n);
+            std::vector<baton::Future<std::size_t>> futures;
+            for (auto& p : promises) futures.push_back(p.get_future());
+            std::error_code ec;
+            CHECK_FALSE(baton::wait_any(1ms, ec, futures));
+            CHECK(ec == std::errc::timed_out);
+            CHECK_FALSE(baton::wait_all(1ms, ec, futures));
+            CHECK(ec == std::errc::timed_out);
+            std::stop_source stop;
+            stop.request_stop();
+            CHECK_THROWS_WITH_AS((void)baton::wait_any(stop.get_token(), futures),
+                                 doctest::Contains("baton::recv_any"), std::system_error);
+            // As they come: whoever is done is taken out.
+            std::size_t sum = 0;
+            for (std::size_t left = n; left > 0; left--) {
+                const std::size_t next = left / 2;
+                baton::go([&] { promises[next].set_value(left); });
+                const std::size_t at =
+                    left % 2 ? baton::wait_any(futures) : baton::wait_any(20s, ec, futures).value();
+                CHECK(at == next);
+                sum += futures[at].get();
+                futures.erase(futures.begin() + static_cast<std::ptrdiff_t>(at));
+                promises.erase(promises.begin() + static_cast<std::ptrdiff_t>(at));
+            }
+            CHECK(sum == n * (n + 1) / 2);
+            CHECK_THROWS_AS((void)baton::wait_any(futures), std::invalid_argument);
+            baton::wait_all(futures); // of none
+        }
+    });
+}
+
 TEST_CASE("plain threads give and take results") {
     CHECK(async([] { return baton::goid() != 0; }).get());
     Promise<int> promise;
