@@ -115,6 +115,10 @@ long wait_poll(pollfd* fds, nfds_t n, std::int64_t deadline) {
         return ask_until(fds[0].fd, false, deadline, ask, block);
     if (n == 1 && fds[0].fd >= 0 && (events & ~kOut) == 0 && (events & POLLOUT))
         return ask_until(fds[0].fd, true, deadline, ask, block);
+    // A set costs as much as ten looks do. Where many goroutines are at work, what this one waits
+    // for is often there when the others have had their turn.
+    rt->yield();
+    if (const long r = poll_now(fds, n); r != 0) return r;
     Set set(fds, n);
     if (!set.ok()) return block();
     return ask_until(set.fd(), false, deadline, ask, block);

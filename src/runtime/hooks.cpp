@@ -203,6 +203,7 @@ void fd_forget(baton_fd_slot* slot) {
 }
 
 void sleep_until(std::int64_t when_ns) { detail::sleep_until_ns(when_ns); }
+void yield_to_others() { yield(); }
 
 // How far from the thread pointer this thread's, and so every thread's, baton_tls_m lies.
 long m_offset() {
@@ -221,6 +222,7 @@ baton_hooks_v1 table{
     .pin = lock_os_thread,
     .unpin = unlock_os_thread,
     .sleep_until = sleep_until,
+    .yield = yield_to_others,
     .fd_wait = fd_wait,
     .park = park,
     .wake = wake,

@@ -43,6 +43,8 @@ struct baton_hooks_v1 {
 
     /* Those below park: where place() is BATON_MAY_PARK only. */
     void (*sleep_until)(int64_t when);
+    /* Others that are ready go first. */
+    void (*yield)(void);
     /* 0: fd may be ready, try again; ETIMEDOUT; EBADF: the slot's gen is another; else it cannot be
      * waited for here, and why. */
     int (*fd_wait)(struct baton_fd_slot* slot, int fd, int for_write, int64_t deadline,
