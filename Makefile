@@ -55,10 +55,14 @@ TEST_OBJ  := $(call picked,$(call objects,tests/unit/*.cpp tests/stress/*.cpp))
 HOOK_OBJ  := $(call picked,$(call objects,tests/preload/*.cpp))
 ROW_OBJ   := $(call objects,tests/preload/rows/*.cpp)
 BENCH_OBJ := $(call objects,tests/bench/*.cpp)
-EX_OBJ    := $(call objects,tools/examples/*.cpp)
-ifeq ($(wildcard /usr/include/openssl/ssl.h),)
-EX_OBJ    := $(filter-out %/tlsecho.o,$(EX_OBJ))
-endif
+# Those of other libraries are built where these are. They are linked with the hooks; tlsecho, which
+# needs none, with OpenSSL alone.
+EX_NEEDS  := pgpool:libpq rediscache:hiredis curlfetch:libcurl tlsproxy:openssl tlsecho:openssl
+packages   = $(shell for p in $1; do pkg-config --silence-errors --libs $$p; done)
+library_of = $(call packages,$(patsubst $1:%,%,$(filter $1:%,$(EX_NEEDS))))
+EX_OTHERS := $(foreach n,$(EX_NEEDS),$(firstword $(subst :, ,$n)))
+EX_OBJ    := $(filter-out $(foreach n,$(EX_OTHERS),$(if $(call library_of,$n),,%/$n.o)),\
+               $(call objects,tools/examples/*.cpp))
 TEST_AID  := $(call objects,tests/support/*.cpp)
 BENCH_AID := $(call objects,tests/bench/support/*.cpp)
 SKELETONS := $(patsubst bpf/%.bpf.c,$(BUILD)/gen/%.skel.h,$(sort $(wildcard bpf/*.bpf.c)))
@@ -103,11 +107,9 @@ $(BUILD)/tests/preload/conformance: $(ROW_OBJ)
 $(BUILD)/tests/preload/linked: $(BUILD)/libbaton_preload.so
 $(BUILD)/tests/preload/linked: LDLIBS += -Wl,-rpath,'$$ORIGIN/../..'
 # The libraries that are shown at work, those that are there.
-packages = $(shell for p in $1; do pkg-config --silence-errors --libs $$p; done)
 $(BUILD)/tests/preload/postgres: LDLIBS += $(call packages,libpq)
-$(BUILD)/tests/preload/redis: LDLIBS += $(call packages,hiredis)
-$(BUILD)/tests/preload/sqlite: LDLIBS += $(call packages,sqlite3 libzstd zlib)
-$(BUILD)/tests/preload/tls: LDLIBS += $(call packages,openssl libcurl)
+$(BUILD)/tests/preload/sqlite: LDLIBS += $(call packages,sqlite3)
+$(BUILD)/tests/preload/tls: LDLIBS += $(call packages,openssl)
 $(BENCH_BIN): $(BUILD)/%: $(BUILD)/obj/tests/%.o $(BENCH_AID) $(LIB)
 # Linked with the hooks, as a program may be.
 HOOKED := $(addprefix $(BUILD)/bench/,hooks preload)
@@ -115,7 +117,10 @@ $(HOOKED): $(BUILD)/libbaton_preload.so
 $(HOOKED): LDLIBS += -Wl,-rpath,'$$ORIGIN/..'
 $(EX_BIN): $(BUILD)/%: $(BUILD)/obj/tools/%.o $(LIB)
 $(EX_BIN): LDLIBS += -Wl,--as-needed -lhttp_parser
-$(BUILD)/examples/tlsecho: LDLIBS += -lssl -lcrypto
+$(EX_BIN): LDLIBS += $(call library_of,$(@F))
+EX_HOOKED := $(addprefix $(BUILD)/examples/,$(filter-out tlsecho,$(EX_OTHERS)))
+$(EX_HOOKED): $(BUILD)/libbaton_preload.so
+$(EX_HOOKED): LDLIBS += -Wl,-rpath,'$$ORIGIN/..'
 $(TEST_BIN) $(HOOK_BIN) $(BENCH_BIN) $(EX_BIN):
 	@mkdir -p $(@D)
 	$(call quiet,LD)$(CXX) -pthread $(SANFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
@@ -130,6 +135,7 @@ $(PRELOAD_OBJ): FLAGS += -fno-exceptions -fno-rtti -fno-threadsafe-statics \
 $(PRELOAD_OBJ): SANFLAGS :=
 $(BENCH_OBJ) $(BENCH_AID): FLAGS += $(VERSIONED)
 $(TEST_OBJ) $(HOOK_OBJ) $(ROW_OBJ) $(TEST_AID): INCLUDES += -Itests
+$(HOOK_OBJ): INCLUDES += -Itools
 $(EX_OBJ): INCLUDES = -Iinclude
 $(ALL_OBJ): Makefile | $(SKELETONS) $(BUILD)/.packages
 

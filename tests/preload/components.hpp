@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Real libraries at work, by plain threads and by goroutines with hooks: the same answers, and few
-// threads. A test case "child: NAME" does the work in a process of its own, `work(i)` for each of
-// many workers, each of which gives an answer; compare() runs it both ways.
+// threads. What works is an example, run with --threads and without (compare_example), or a test
+// case "child: NAME" in a process of its own (compare): many workers, each of which gives an
+// answer.
 #pragma once
 
 #include <doctest/doctest.h>
@@ -24,6 +25,7 @@
 #include <unistd.h>
 
 #include "baton/baton.hpp"
+#include "examples/workers.hpp"
 #include "preload/hooked.hpp"
 #include "support/child.hpp"
 
@@ -35,84 +37,76 @@ using child_process::Strings;
 
 inline bool by_goroutines() { return std::getenv("WORKERS") == std::string("goroutines"); }
 
-inline int threads_now() {
-    int n = 0;
-    for (const auto& entry : std::filesystem::directory_iterator("/proc/self/task")) {
-        (void)entry;
-        n++;
-    }
-    return n;
-}
-
-/// Prints the answers, then "took N ms" and "threads N", the most that were seen.
+/// As workers::run, in a child.
 template <class Work>
-void run_workers(int n, Work work) {
-    std::vector<std::string> answers(static_cast<std::size_t>(n));
-    std::atomic<bool> done{false};
-    int most = 0;
-    std::thread watcher([&] {
-        while (!done) {
-            most = std::max(most, threads_now());
-            std::this_thread::sleep_for(2ms);
-        }
-    });
-    if (by_goroutines()) baton::run([] {}); // what starting takes is not theirs
-    const auto start = std::chrono::steady_clock::now();
-    const auto one = [&](int i) { answers[static_cast<std::size_t>(i)] = work(i); };
-    if (by_goroutines()) {
-        baton::run([&] {
-            baton::WaitGroup wg;
-            for (int i = 0; i < n; i++) wg.go([&, i] { one(i); });
-            wg.wait();
-        });
-    } else {
-        std::vector<std::thread> all;
-        for (int i = 0; i < n; i++) all.emplace_back(one, i);
-        for (std::thread& t : all) t.join();
-    }
-    const auto took = std::chrono::steady_clock::now() - start;
-    done = true;
-    watcher.join();
-    for (int i = 0; i < n; i++)
-        std::printf("answer %d: %s\n", i, answers[static_cast<std::size_t>(i)].c_str());
-    std::printf(
-        "took %lld ms\nthreads %d\n",
-        static_cast<long long>(std::chrono::duration_cast<std::chrono::milliseconds>(took).count()),
-        most);
-    std::fflush(stdout);
+void run_workers(workers::Plan plan, Work work) {
+    plan.threads = !by_goroutines();
+    workers::run(plan, work);
     child_process::reached();
 }
 
-inline std::string lines_with(const Child& child, const std::string& start) {
-    std::string all;
-    std::istringstream stream(child.output);
-    for (std::string line; std::getline(stream, line);)
-        if (line.starts_with(start)) all += line + '\n';
-    return all;
+/// What workers::run has printed.
+struct Outcome {
+    explicit Outcome(const std::string& output) {
+        std::istringstream stream(output);
+        for (std::string line; std::getline(stream, line);) {
+            if (line.starts_with("answer ")) answers += line + '\n';
+            if (line.starts_with("took ")) took = line;
+            if (line.starts_with("threads ")) threads = std::stoi(line.substr(8));
+        }
+    }
+    std::string answers, took;
+    int threads = -1;
+};
+
+inline void compare_outcomes(const std::string& name, const std::string& by_threads,
+                             const std::string& by_goroutines, int threads_most) {
+    const Outcome plain(by_threads), ours(by_goroutines);
+    INFO(by_goroutines);
+    CHECK(!plain.answers.empty());
+    CHECK(ours.answers == plain.answers);
+    CHECK(ours.threads > 0);
+    CHECK(ours.threads <= threads_most);
+    std::printf("%s: threads %s (%d threads); goroutines %s (%d threads)\n", name.c_str(),
+                plain.took.c_str(), plain.threads, ours.took.c_str(), ours.threads);
 }
-inline int number_of(const Child& child, const std::string& key) {
-    const auto at = child.output.find("\n" + key);
-    return at == std::string::npos ? -1 : std::atoi(child.output.c_str() + at + 1 + key.size());
+
+/// What "child: NAME" prints, which must reach its end.
+inline std::string run_child_by(const std::string& name, bool goroutines, Strings variables = {}) {
+    variables.push_back("BATON_MAXPROCS=2");
+    variables.push_back(std::string("WORKERS=") + (goroutines ? "goroutines" : "threads"));
+    if (goroutines) variables.push_back(hooked::preload());
+    const Child child = child_process::run_child(name, variables, 60s);
+    child_process::check_works(child);
+    return child.output;
 }
 
 /// Runs "child: NAME" both ways.
-inline void compare(const std::string& name, Strings variables, int threads_most) {
-    variables.push_back("BATON_STACK=512k"); // what these libraries need
-    variables.push_back("BATON_MAXPROCS=2");
-    Strings native = variables, hooked = variables;
-    native.push_back("WORKERS=threads");
-    hooked.push_back("WORKERS=goroutines");
-    hooked.push_back(hooked::preload());
-    const Child plain = child_process::run_child(name, native, 60s);
-    child_process::check_works(plain);
-    const Child ours = child_process::run_child(name, hooked, 60s);
-    child_process::check_works(ours);
-    CHECK(!lines_with(plain, "answer ").empty());
-    CHECK(lines_with(ours, "answer ") == lines_with(plain, "answer "));
-    CHECK(number_of(ours, "threads ") <= threads_most);
-    std::printf("%s: threads took %d ms (%d of them), goroutines %d ms (%d threads)\n",
-                name.c_str(), number_of(plain, "took "), number_of(plain, "threads "),
-                number_of(ours, "took "), number_of(ours, "threads "));
+inline void compare(const std::string& name, int threads_most) {
+    compare_outcomes(name, run_child_by(name, false), run_child_by(name, true), threads_most);
+}
+
+inline std::string build_dir() {
+    const char* build = std::getenv("BUILD");
+    return build ? build : "build";
+}
+
+/// What an example prints, which must end well.
+inline std::string run_example(const std::string& command) {
+    const std::string line = "BATON_MAXPROCS=2 timeout 60 " + build_dir() + "/examples/" + command;
+    std::string output;
+    FILE* f = ::popen((line + " 2>&1").c_str(), "r");
+    REQUIRE(f != nullptr);
+    char buf[4096];
+    for (std::size_t n; (n = std::fread(buf, 1, sizeof buf, f)) > 0;) output.append(buf, n);
+    INFO(command << "\n" << output);
+    CHECK(::pclose(f) == 0);
+    return output;
+}
+
+/// Runs an example both ways.
+inline void compare_example(const std::string& name, const std::string& command, int threads_most) {
+    compare_outcomes(name, run_example(command + " --threads"), run_example(command), threads_most);
 }
 
 /// A folder for a server's files, removed at the end.
@@ -157,6 +151,7 @@ public:
     }
     Service(const Service&) = delete;
     Service& operator=(const Service&) = delete;
+    pid_t pid() const { return pid_; }
 
 private:
     pid_t pid_;

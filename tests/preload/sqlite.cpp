@@ -1,16 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // SQLite in WAL mode: workers that write into one database, each with a connection of its own, and
-// wait for one another in SQLite's busy handler; and what compresses beside them.
-#if !__has_include(<sqlite3.h>) || !__has_include(<zstd.h>)
+// wait for one another in SQLite's busy handler.
+#if !__has_include(<sqlite3.h>)
 #include <doctest/doctest.h>
 
 #include <cstdio>
-TEST_CASE("SQLite") { std::printf("skip: libsqlite3-dev or libzstd-dev is not installed\n"); }
+TEST_CASE("SQLite") { std::printf("skip: libsqlite3-dev is not installed\n"); }
 #else
 #include <sqlite3.h>
-#include <zlib.h>
-#include <zstd.h>
 
 #include "preload/components.hpp"
 
@@ -46,22 +44,6 @@ std::string write_some(int i, const std::string& path) {
     return errors + mine;
 }
 
-/// The CPU's neighbours: what is compressed and back is the same.
-std::string compress_some(int i) {
-    std::string text;
-    for (int j = 0; j < 20'000; j++) text += std::to_string(j * (i + 1) % 977) + " ";
-    std::vector<unsigned char> packed(::compressBound(text.size()));
-    uLongf n = packed.size();
-    ::compress(packed.data(), &n, reinterpret_cast<const Bytef*>(text.data()), text.size());
-    std::vector<char> packed2(::ZSTD_compressBound(text.size()));
-    const std::size_t n2 =
-        ::ZSTD_compress(packed2.data(), packed2.size(), text.data(), text.size(), 5);
-    std::string back(text.size(), '\0');
-    const std::size_t size = ::ZSTD_decompress(back.data(), back.size(), packed2.data(), n2);
-    return std::to_string(n) + " " + std::to_string(n2) +
-           (size == text.size() && back == text ? " same" : " different");
-}
-
 TEST_CASE("child: sqlite" * doctest::skip()) {
     const Folder folder;
     const std::string path = folder / "db";
@@ -69,13 +51,13 @@ TEST_CASE("child: sqlite" * doctest::skip()) {
     ::sqlite3_open(path.c_str(), &db);
     text_of(db, "pragma journal_mode=wal");
     text_of(db, "create table t (i, j)");
-    run_workers(kWorkers + 8,
-                [&](int i) { return i < kWorkers ? write_some(i, path) : compress_some(i); });
+    run_workers({.workers = kWorkers, .unit = "writes", .each = kWrites},
+                [&](int i) { return write_some(i, path); });
     std::printf("answer sum: %s\n", text_of(db, "select count(*) + sum(j) from t").c_str());
     ::sqlite3_close(db);
 }
 
-TEST_CASE("SQLite: goroutines write as threads do") { compare("sqlite", {}, 60); }
+TEST_CASE("SQLite: goroutines write as threads do") { compare("sqlite", 60); }
 
 } // namespace
 #endif

@@ -7,7 +7,12 @@ status=0
 for object in "$BUILD"/obj/tools/examples/*.o; do
     [[ -f $object ]] || continue
     libs=(-lbaton -lhttp_parser)
-    [[ $object == */tlsecho.o ]] && libs+=(-lssl -lcrypto)
+    case ${object##*/} in # the libraries that they are about
+    tlsecho.o | tlsproxy.o) libs+=(-lssl -lcrypto) ;;
+    pgpool.o) libs+=(-lpq) ;;
+    rediscache.o) libs+=(-lhiredis) ;;
+    curlfetch.o) libs+=(-lcurl) ;;
+    esac
     g++ -o /dev/null "$object" -L"$BUILD" "${libs[@]}" -pthread || status=1
 done
 foreign=$(nm -DC --defined-only "$BUILD/libbaton.so" | cut -d' ' -f3- |

@@ -19,33 +19,17 @@
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
-#include <memory>
 #include <stdexcept>
 #include <string>
 
-#include <openssl/err.h>
-#include <openssl/evp.h>
-#include <openssl/ssl.h>
-#include <openssl/x509.h>
+#include "certificate.hpp"
 
 namespace {
 
 using namespace std::chrono_literals;
 
-[[noreturn]] void fail(const char* what) {
-    char text[256] = "no reason given";
-    if (const unsigned long e = ::ERR_get_error()) ::ERR_error_string_n(e, text, sizeof text);
-    throw std::runtime_error(std::string(what) + ": " + text);
-}
-
-template <auto F>
-struct Free {
-    template <class T>
-    void operator()(T* p) const {
-        F(p);
-    }
-};
-using Context = std::unique_ptr<SSL_CTX, Free<::SSL_CTX_free>>;
+using tls::Context;
+using tls::fail;
 
 /// A TLS connection. One goroutine at a time.
 class Tls {
@@ -107,32 +91,10 @@ private:
     }
 
     baton::Conn conn_;
-    std::unique_ptr<SSL, Free<::SSL_free>> ssl_;
+    tls::Ssl ssl_;
     BIO* in_ = nullptr;
     BIO* out_ = nullptr;
 };
-
-/// With a key and a certificate of today.
-Context server_context() {
-    Context context(::SSL_CTX_new(::TLS_server_method()));
-    const std::unique_ptr<EVP_PKEY, Free<::EVP_PKEY_free>> key(::EVP_EC_gen("P-256"));
-    const std::unique_ptr<X509, Free<::X509_free>> cert(::X509_new());
-    if (!context || !key || !cert) fail("a key");
-    ::X509_set_version(cert.get(), 2);
-    ::ASN1_INTEGER_set(::X509_get_serialNumber(cert.get()), 1);
-    ::X509_gmtime_adj(::X509_getm_notBefore(cert.get()), 0);
-    ::X509_gmtime_adj(::X509_getm_notAfter(cert.get()), 24L * 60 * 60);
-    ::X509_set_pubkey(cert.get(), key.get());
-    X509_NAME* name = ::X509_get_subject_name(cert.get());
-    const auto* host = reinterpret_cast<const unsigned char*>("localhost");
-    ::X509_NAME_add_entry_by_txt(name, "CN", MBSTRING_ASC, host, -1, -1, 0);
-    ::X509_set_issuer_name(cert.get(), name);
-    if (::X509_sign(cert.get(), key.get(), ::EVP_sha256()) == 0 ||
-        ::SSL_CTX_use_certificate(context.get(), cert.get()) != 1 ||
-        ::SSL_CTX_use_PrivateKey(context.get(), key.get()) != 1)
-        fail("a certificate");
-    return context;
-}
 
 void echo(SSL_CTX* context, baton::Conn conn) try {
     Tls tls(context, std::move(conn));
@@ -150,7 +112,7 @@ void serve(const std::string& address) {
     sigaddset(&signals, SIGINT);
     sigaddset(&signals, SIGTERM);
     ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);
-    const Context context = server_context();
+    const Context context = tls::server_context();
     baton::Listener listener = baton::Listener::listen("tcp", address);
     std::printf("listening on %s\n", listener.address().c_str());
     std::fflush(stdout);
