@@ -109,6 +109,7 @@ $(BUILD)/tests/preload/linked: LDLIBS += -Wl,-rpath,'$$ORIGIN/../..'
 # The libraries that are shown at work, those that are there.
 $(BUILD)/tests/preload/postgres: LDLIBS += $(call packages,libpq)
 $(BUILD)/tests/preload/sqlite: LDLIBS += $(call packages,sqlite3)
+$(BUILD)/tests/preload/compress: LDLIBS += $(call packages,libzstd zlib)
 $(BUILD)/tests/preload/tls: LDLIBS += $(call packages,openssl)
 $(BENCH_BIN): $(BUILD)/%: $(BUILD)/obj/tests/%.o $(BENCH_AID) $(LIB)
 # Linked with the hooks, as a program may be.
