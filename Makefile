@@ -111,6 +111,11 @@ $(BUILD)/tests/preload/postgres: LDLIBS += $(call packages,libpq)
 $(BUILD)/tests/preload/sqlite: LDLIBS += $(call packages,sqlite3)
 $(BUILD)/tests/preload/compress: LDLIBS += $(call packages,libzstd zlib)
 $(BUILD)/tests/preload/tls: LDLIBS += $(call packages,openssl)
+# A library in C, which knows nothing of us.
+$(BUILD)/tests/preload/clibrary: | $(BUILD)/tests/preload/libboundedq.so
+$(BUILD)/tests/preload/libboundedq.so: tests/preload/boundedq.c tests/preload/boundedq.h
+	@mkdir -p $(@D)
+	$(call quiet,CC)$(CC) -std=c11 $(OPT) $(WARN) -fPIC -shared -pthread -o $@ $<
 $(BENCH_BIN): $(BUILD)/%: $(BUILD)/obj/tests/%.o $(BENCH_AID) $(LIB)
 # Linked with the hooks, as a program may be.
 HOOKED := $(addprefix $(BUILD)/bench/,hooks preload)
