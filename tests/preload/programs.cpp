@@ -62,6 +62,13 @@ std::string output_of(const std::string& command) {
     return all + " status " + std::to_string(::pclose(f));
 }
 
+/// The same output and status with hooks as without.
+void check_alike(const std::string& command) {
+    INFO(command);
+    const std::string plain = output_of(command);
+    CHECK(output_of("export LD_PRELOAD=" + hooked::library() + "; " + command) == plain);
+}
+
 TEST_CASE("programs without goroutines do as without hooks") {
     for (const char* command : {
              "echo hello | tr a-z A-Z | wc -c",
@@ -78,10 +85,48 @@ TEST_CASE("programs without goroutines do as without hooks") {
              "c = threading.Condition()\n"
              "print(c.acquire(), c.wait(0.01))'",
              "find /usr/lib/python3 -name '*.py' | head -3 | xargs cat | sha1sum",
-         }) {
-        const std::string hooked =
-            output_of("export LD_PRELOAD=" + hooked::library() + "; " + command);
-        CHECK(hooked == output_of(command));
+         })
+        check_alike(command);
+}
+
+/// Of packages that are not everywhere.
+constexpr struct {
+    const char* program;
+    const char* command;
+} kOthers[] = {
+    {"sqlite3", "sqlite3 :memory: 'create table t(i); with recursive n(i) as (select 1 union all "
+                "select i + 1 from n where i < 100000) insert into t select i from n; "
+                "select count(*), sum(i) from t'"},
+    {"git", "d=$(mktemp -d); cd $d; export HOME=$d GIT_AUTHOR_DATE='1000000000 +0000'; "
+            "export GIT_COMMITTER_DATE=\"$GIT_AUTHOR_DATE\"; "
+            "git config --global user.email a@b; git config --global user.name a; git init -q .; "
+            "seq 1000 >f; git add f; git commit -qm one; seq 500 >f; git commit -qam two; "
+            "git gc -q; git log --stat --format=%H; git fsck 2>&1; rm -rf $d"},
+    {"curl", "seq 100000 >/tmp/baton-curl-$PPID; curl -s file:///tmp/baton-curl-$PPID | md5sum; "
+             "rm /tmp/baton-curl-$PPID; curl -s http://127.0.0.1:1/"},
+    {"perl",
+     "perl -e 'pipe R, W; if (!fork) { select undef, undef, undef, 0.01; "
+     "print W \"x\" x 100000; exit 3 } close W; local $/; print length <R>; wait; print $? >> 8; "
+     "print select undef, undef, undef, 0.01'"},
+    {"openssl", "seq 100000 | openssl enc -aes-256-ctr -pass pass:x -nosalt -pbkdf2 | "
+                "openssl dgst -sha256"},
+    {"node", "node -e 'const n = require(\"net\"); const s = n.createServer(c => c.pipe(c)); "
+             "s.listen(0, () => { const c = n.connect(s.address().port); c.write(\"hello\"); "
+             "c.on(\"data\", d => { console.log(String(d)); c.end(); s.close() }) })'"},
+    {"redis-server",
+     "d=$(mktemp -d); redis-server --port 0 --unixsocket $d/s --save '' >$d/log & "
+     "for i in $(seq 100); do [ -S $d/s ] && break; sleep 0.05; done; "
+     "redis-cli -s $d/s set a 1; for i in 1 2 3; do redis-cli -s $d/s incr a; done; "
+     "redis-benchmark -s $d/s -q -t set,get -n 2000 -c 20 | grep -c requests; "
+     "redis-cli -s $d/s shutdown; wait; rm -rf $d"},
+};
+
+TEST_CASE("programs of others do as without hooks") {
+    for (const auto& [program, command] : kOthers) {
+        if (std::system(("command -v " + std::string(program) + " >/dev/null").c_str()) != 0)
+            std::printf("skip: %s is not installed\n", program);
+        else
+            check_alike(command);
     }
 }
 
