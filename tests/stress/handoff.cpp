@@ -274,6 +274,48 @@ TEST_CASE("handoff: nothing is lost while half of all block, on 1, 2, 4 and 16 p
     for (const int procs : {1, 2, 4, 16}) run_mix(procs, soak() ? 30s : kSlow * 700ms);
 }
 
+// The one processor is in a call each time, so the goroutine that ends the call runs by a handoff.
+TEST_CASE("handoff: a block after another on one processor, none lost and none doubled") {
+    const std::uint64_t most = soak() ? 1'000'000 : 3'000;
+    const auto until = std::chrono::steady_clock::now() + (soak() ? 900s : 3s);
+    std::uint64_t blocks = 0, wrong = 0, missed = 0;
+    const baton::Stats before = baton::stats();
+    baton::run([&] {
+        baton::set_max_procs(1);
+        int fds[2];
+        REQUIRE(::pipe(fds) == 0);
+        std::atomic<std::uint64_t> begun{0};
+        WaitGroup other;
+        other.go([&] {
+            for (std::uint64_t seen = 0; seen != kOver; baton::yield()) {
+                const std::uint64_t now = begun.load();
+                if (now == seen) continue;
+                missed += now != seen + 1 && now != kOver;
+                seen = now;
+                wrong += ::write(fds[1], &seen, sizeof seen) != sizeof seen;
+                ::sched_yield(); // who waits for it may run on this CPU
+            }
+        });
+        const auto block = [&](std::uint64_t n) {
+            std::uint64_t came = 0;
+            begun.store(n);
+            wrong += !receive_number(fds[0], came) || came != n;
+            baton::yield(); // so that it has the processor again: on credit there is none to pass
+        };
+        while (blocks < most && std::chrono::steady_clock::now() < until) block(++blocks);
+        block(kOver);
+        other.wait();
+        for (const int fd : fds) ::close(fd);
+    });
+    const std::uint64_t handoffs = baton::stats().handoffs - before.handoffs;
+    std::fprintf(stderr, "  %lu blocks, %lu handoffs\n", blocks, handoffs);
+    if (blocks < most) std::printf("skip: blocks %lu to %lu: out of time\n", blocks + 1, most);
+    CHECK(blocks > 0);
+    CHECK(wrong == 0);
+    CHECK(missed == 0);
+    CHECK(handoffs > blocks);
+}
+
 // TestPreemptionAfterSyscall: who goes from one call straight into the next gives way all the same.
 TEST_CASE("handoff: goroutines that block again and again let others start and stop") {
     for (const int procs : {1, 2, 4, 8}) {
