@@ -109,6 +109,11 @@ constexpr std::uint64_t run_word(std::uint16_t owner) {
     return std::uint64_t{owner} | std::uint64_t{shared::P_RUN} << 48;
 }
 
+/// The word of a P while its owner is in a system call that it entered on `cpu`.
+constexpr std::uint64_t call_word(std::uint16_t owner, std::uint16_t cpu) {
+    return std::uint64_t{owner} | std::uint64_t{cpu} << 32 | std::uint64_t{shared::P_SYSCALL} << 48;
+}
+
 /// The area of Ms that have none: its cpu_id is no CPU, so no sequence on it commits.
 inline kernel::RseqArea no_rseq;
 
@@ -132,24 +137,21 @@ inline Word load(p_rec& p) {
     return Word::of(ref(p).load(std::memory_order_acquire)); // acquire: (A)
 }
 
-/// The owner enters a system call on `cpu`.
-inline void enter(p_rec& p, std::uint16_t slot, std::uint16_t cpu) {
+/// The owner enters a system call: `call` is its call_word.
+inline void enter(p_rec& p, std::uint64_t call) {
     static_assert(legal(shared::P_RUN, shared::P_SYSCALL));
     // release: (A). A store is enough: in RUN others write no more than a taker's id, and one that
     // is overwritten here gives up.
-    ref(p).store(Word{slot, 0, cpu, shared::P_SYSCALL}.pack(), std::memory_order_release);
+    ref(p).store(call, std::memory_order_release);
 }
 
 /// The owner leaves its system call, unblocked and on the same CPU: true, and it owns the P again.
 /// False says nothing; then ask `reclaim`.
-/// `run` is its run_word.
-inline bool leave_fast(p_rec& p, std::uint64_t run, kernel::RseqArea* rseq) {
+/// `call` is its call_word for `cpu`, `run` its run_word.
+inline bool leave_fast(p_rec& p, std::uint64_t call, std::uint64_t run, kernel::RseqArea* rseq,
+                       std::uint32_t cpu) {
     static_assert(legal(shared::P_SYSCALL, shared::P_RUN));
-    constexpr std::uint64_t kToSyscall =
-        static_cast<std::uint64_t>(shared::P_SYSCALL - shared::P_RUN) << 48;
-    const std::uint32_t cpu = rseq->cpu_id;
-    const std::uint64_t expect = (run | std::uint64_t{cpu} << 32) + kToSyscall;
-    return arch::rseq_cmp_store(rseq, cpu, &p.word, expect, run) == arch::RseqResult::kCommitted;
+    return arch::rseq_cmp_store(rseq, cpu, &p.word, call, run) == arch::RseqResult::kCommitted;
 }
 
 /// Moves a P that was seen as `seen`, in_kernel() with no taker, or claimed by `me` in RUN, to RUN

@@ -85,8 +85,8 @@ void free_m(M* m) {
 
 // What a thread needs before it may act as m.
 void attach(M* m) {
+    arch::set_gs_self(m); // first: a signal's handler may enter a call (entersyscall)
     baton_tls_m = m;
-    arch::set_gs_self(m);
     m->rseq = assist::use_rseq ? kernel::rseq_attach(m->own_rseq) : nullptr;
     if (!m->rseq) m->rseq = &assist::no_rseq;
     m->eh = reinterpret_cast<EhGlobals*>(abi::__cxa_get_globals());

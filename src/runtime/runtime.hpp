@@ -216,6 +216,9 @@ struct GQueue {
 /// runnable again. Usually unlocks `lock`. Must not park.
 using UnlockFn = bool (*)(G* gp, void* lock);
 
+/// M::call_cpu before the first call: no CPU, and not what an area without rseq says either.
+inline constexpr std::uint32_t kNoCallCpu = 0x7fffffff;
+
 struct M {
     M* self; // at %gs:0
     P* p = nullptr;
@@ -231,8 +234,13 @@ struct M {
     UnlockFn waitunlockf = nullptr;
     void* waitlock = nullptr;
     std::uint32_t slot = 0; // index in the records; never 0
-    std::uint64_t run = 0;  // the word of a P that it holds
-    bool spinning = false;  // looking for work, counted in nmspinning
+    // The CPU where it entered its last call, and what follows from that: the word of its P in such
+    // a call, and whether the understudy there is armed (syscall.cpp).
+    std::uint32_t call_cpu = kNoCallCpu;
+    std::uint64_t run = 0; // the word of a P that it holds
+    std::uint64_t call = 0;
+    const std::atomic<std::uint32_t>* armed = nullptr;
+    bool spinning = false; // looking for work, counted in nmspinning
     std::uint64_t rng = 0;
     G* lockedg = nullptr;           // the only G that may run here
     std::uint32_t lockedext = 0;    // lock_os_thread calls not yet undone

@@ -6,6 +6,7 @@
 // Nothing here may touch errno on the way through, and a G that comes back on another thread takes
 // its errno along.
 #include <cerrno>
+#include <cstddef>
 
 #include "baton/run.hpp"
 #include "kernel/clock.hpp"
@@ -37,30 +38,38 @@ bool arm(P* p, std::uint32_t cpu, bool anyway = false) noexcept {
     return true;
 }
 
-[[gnu::noinline, gnu::cold]] M* arm_for_syscall(M* m, P* p, std::uint32_t cpu) noexcept {
+[[gnu::noinline, gnu::cold]] M* arm_for_syscall(M* m, P* p) noexcept {
     // relaxed: one in so many is all that matters; the P may be another's, which counts too.
     const std::uint32_t tick = std::atomic_ref(p->rec->syscalltick).load(std::memory_order_relaxed);
-    (void)arm(p, cpu, tick % kArmAnyway == 0);
+    (void)arm(p, m->call_cpu, tick % kArmAnyway == 0);
     return m;
 }
 
-inline M* leave_p(M* m, P* p, std::uint32_t cpu) noexcept {
-    shared::p_rec* rec = m->prec;
+// A field of this thread's M. The kernel begins a call when all before it is done, and what is
+// before it here is mostly loads that wait for each other: so none waits for the M's address.
+#define BATON_OWN(field) arch::gs_load<decltype(M::field), offsetof(M, field)>()
+
+// m->call and m->armed are those of the CPU it is on, as far as anybody knows.
+inline M* leave_p(M* m, shared::p_rec* rec) noexcept {
+    P* p = BATON_OWN(p);
     // relaxed: our own. Requests to hand over are work for the next M as well.
     rec->runq = runqlen(p) + p->unsubmitted.load(std::memory_order_relaxed);
     // relaxed: ours alone to write; sysmon wants to see it move.
     std::atomic_ref tick(rec->syscalltick);
     tick.store(tick.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
-    assist::enter(*rec, static_cast<std::uint16_t>(m->slot), static_cast<std::uint16_t>(cpu));
+    assist::enter(*rec, BATON_OWN(call));
     // From here on the P may be another's. relaxed: understudy.hpp, (A).
-    if (assist::understudies.cpu(cpu).armed.load(std::memory_order_relaxed) == 0)
-        return arm_for_syscall(m, p, cpu);
+    if (BATON_OWN(armed)->load(std::memory_order_relaxed) == 0) return arm_for_syscall(m, p);
     return m;
 }
 
-// Where rseq does not tell the CPU.
-[[gnu::noinline, gnu::cold]] M* entersyscall_slow(M* m) noexcept {
-    return leave_p(m, m->p, current_cpu(m));
+// On another CPU than the last time, or where rseq does not tell.
+[[gnu::noinline, gnu::cold]] M* entersyscall_elsewhere(M* m) noexcept {
+    m->call_cpu = current_cpu(m);
+    m->call = assist::call_word(static_cast<std::uint16_t>(m->slot),
+                                static_cast<std::uint16_t>(m->call_cpu));
+    m->armed = &assist::understudies.cpu(m->call_cpu).armed;
+    return leave_p(m, m->prec);
 }
 
 // Queues the G that has no P; then its M has one after all, or sleeps.
@@ -116,7 +125,7 @@ bool queue_first(P* p) {
         return nullptr;
     }
     set_state(m, shared::M_SYSCALL);
-    return leave_p(m, m->p, current_cpu(m));
+    return entersyscall_elsewhere(m);
 }
 
 void stamp_credit(M* m) {
@@ -221,21 +230,27 @@ void* entersyscall() noexcept {
     using namespace rt;
     M* m = getm_or_null();
     if (!m) return nullptr;
-    if (state_of(m) != shared::M_RUNNING) [[unlikely]]
+    if (BATON_OWN(rec)->state != shared::M_RUNNING) [[unlikely]]
         return in_gcode(m) ? entersyscall_on_credit(m) : nullptr;
     set_state(m, shared::M_SYSCALL);
-    if (!holds_p(m)) [[unlikely]]
+    shared::p_rec* rec = BATON_OWN(prec);
+    // relaxed: see holds_p.
+    if (std::atomic_ref(rec->word).load(std::memory_order_relaxed) != BATON_OWN(run)) [[unlikely]]
         return entersyscall_on_credit(m);
-    const std::uint32_t cpu = m->rseq->cpu_id;
-    if (cpu >= sched.ncpu) return entersyscall_slow(m);
-    return leave_p(m, m->p, cpu);
+    if (BATON_OWN(rseq)->cpu_id != BATON_OWN(call_cpu)) [[unlikely]]
+        return entersyscall_elsewhere(m);
+    return leave_p(m, rec);
 }
 
 void exitsyscall(void* entered) noexcept {
     using namespace rt;
     auto* m = static_cast<M*>(entered);
-    if (!assist::leave_fast(*m->prec, m->run, m->rseq)) return exitsyscall_slow(m);
-    leave_runtime(m);
+    if (!assist::leave_fast(*m->prec, m->call, m->run, m->rseq, m->call_cpu))
+        return exitsyscall_slow(m);
+    // As leave_runtime, which also asks for the P. relaxed: see there.
+    if (m->p->attention.load(std::memory_order_relaxed) != 0) [[unlikely]]
+        return leave_runtime_slow();
+    set_state(m, shared::M_RUNNING);
 }
 
 } // namespace baton::detail

@@ -61,6 +61,12 @@ void as_m(std::uint16_t slot, int cpu, F f) {
     }).join();
 }
 
+/// Leaves a call that was entered on `cpu`, as exitsyscall does.
+bool left_fast(p_rec& p, const Actor& me, int cpu) {
+    return leave_fast(p, call_word(me.slot, static_cast<std::uint16_t>(cpu)), run_word(me.slot),
+                      me.rseq, static_cast<std::uint32_t>(cpu));
+}
+
 } // namespace
 
 TEST_CASE("ownership: the table of moves is the one in the header's comment") {
@@ -98,6 +104,8 @@ TEST_CASE("ownership: the word packs and unpacks, and zeros are an idle P withou
             const Word w{owner, taker, cpu, state};
             const Word back = Word::of(w.pack());
             CHECK(back.owner == owner);
+            CHECK(run_word(owner) == Word{owner, 0, 0, shared::P_RUN}.pack());
+            CHECK(call_word(owner, cpu) == Word{owner, 0, cpu, shared::P_SYSCALL}.pack());
             CHECK(back.taker == taker);
             CHECK(back.cpu == cpu);
             CHECK(back.state == state);
@@ -136,7 +144,7 @@ TEST_CASE("ownership: from each state each function makes a legal move or none")
 
                 if (!rseq) continue;
                 put(p, before);
-                CHECK(leave_fast(p, run_word(me.slot), me.rseq) == (from == shared::P_SYSCALL));
+                CHECK(left_fast(p, me, cpu) == (from == shared::P_SYSCALL));
                 if (from != shared::P_SYSCALL) CHECK(ref(p).load() == before.pack());
             }
         });
@@ -152,18 +160,18 @@ TEST_CASE("ownership: the owner enters and leaves; hands over; gives up") {
             hand_over(p, 3);
             CHECK(load(p).owner == 3);
             CHECK(load(p).state == shared::P_RUN);
-            enter(p, 3, static_cast<std::uint16_t>(cpu));
+            enter(p, call_word(3, static_cast<std::uint16_t>(cpu)));
             CHECK(load(p).state == shared::P_SYSCALL);
             CHECK(load(p).cpu == cpu);
             bool was_blocked = true;
-            if (rseq) CHECK(leave_fast(p, run_word(3), me.rseq));
+            if (rseq) CHECK(left_fast(p, me, cpu));
             if (!rseq) CHECK(reclaim(p, me, was_blocked));
             if (!rseq) CHECK(!was_blocked);
             CHECK(load(p).state == shared::P_RUN);
 
-            enter(p, 3, static_cast<std::uint16_t>(cpu));
+            enter(p, call_word(3, static_cast<std::uint16_t>(cpu)));
             REQUIRE(block(p, 3, static_cast<std::uint16_t>(cpu)));
-            if (rseq) CHECK(!leave_fast(p, run_word(3), me.rseq));
+            if (rseq) CHECK(!left_fast(p, me, cpu));
             CHECK(reclaim(p, me, was_blocked));
             CHECK(was_blocked);
             CHECK(load(p).state == shared::P_RUN);
@@ -188,9 +196,9 @@ TEST_CASE("ownership: an owner that comes back on another CPU finds its P, the h
         as_m(3, cpus.front(), [&](const Actor& me) {
             p_rec p{};
             hand_over(p, 3);
-            enter(p, 3, static_cast<std::uint16_t>(cpus.front()));
+            enter(p, call_word(3, static_cast<std::uint16_t>(cpus.front())));
             REQUIRE(kernel::pin_thread(cpus.back()) == 0);
-            if (rseq) CHECK(!leave_fast(p, run_word(3), me.rseq));
+            if (rseq) CHECK(!left_fast(p, me, cpus.front()));
             bool was_blocked = true;
             CHECK(reclaim(p, me, was_blocked));
             CHECK(!was_blocked);
@@ -210,7 +218,7 @@ TEST_CASE("ownership: another takes it, from the same CPU and from another") {
                 const auto c = static_cast<std::uint16_t>(entered);
                 p_rec p{};
                 hand_over(p, 1);
-                enter(p, 1, c);
+                enter(p, call_word(1, c));
                 if (blocked) REQUIRE(block(p, 1, c));
                 const Word seen = load(p);
                 as_m(2, cpus.front(), [&](const Actor& me) {
@@ -225,7 +233,7 @@ TEST_CASE("ownership: another takes it, from the same CPU and from another") {
                 });
                 as_m(1, entered, [&](const Actor& me) {
                     bool was_blocked = false;
-                    if (rseq) CHECK(!leave_fast(p, run_word(1), me.rseq));
+                    if (rseq) CHECK(!left_fast(p, me, entered));
                     CHECK(!reclaim(p, me, was_blocked));
                     CHECK(load(p).owner == 2);
                 });
@@ -245,7 +253,7 @@ TEST_CASE("ownership: a set taker keeps everybody else out") {
             put(p, claimed);
             as_m(1, cpu, [&](const Actor& owner) {
                 bool was_blocked = false;
-                if (rseq) CHECK(!leave_fast(p, run_word(1), owner.rseq));
+                if (rseq) CHECK(!left_fast(p, owner, cpu));
                 CHECK(!reclaim(p, owner, was_blocked));
             });
             as_m(2, cpu, [&](const Actor& me) {
@@ -299,14 +307,14 @@ bool system_call(Fight& f, const Actor& me, bool hops, Counts& n) {
     unsigned cpu = 0;
     if (me.rseq) cpu = me.rseq->cpu_id;
     if (!me.rseq) ::getcpu(&cpu, nullptr);
-    enter(f.p, me.slot, static_cast<std::uint16_t>(cpu));
+    enter(f.p, call_word(me.slot, static_cast<std::uint16_t>(cpu)));
     if (n.sections % 5 == 0) (void)block(f.p, me.slot, static_cast<std::uint16_t>(cpu));
     if (n.sections % 3 == 0) ::sched_yield();
     if (n.sections % 64 == 7) std::this_thread::sleep_for(20us);
     if (hops && n.sections % 16 == 3) {
         (void)kernel::pin_thread(cpus[n.sections / 16 % cpus.size()]);
     }
-    if (use_rseq && leave_fast(f.p, run_word(me.slot), me.rseq)) {
+    if (use_rseq && left_fast(f.p, me, static_cast<int>(cpu))) {
         n.fast++;
         return true;
     }

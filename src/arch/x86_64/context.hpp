@@ -10,6 +10,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 namespace baton::arch {
 
@@ -43,6 +44,15 @@ inline T* gs_self() {
     // volatile: a goroutine changes threads at a switch, so no two reads are the same read.
     asm volatile("movq %%gs:0, %0" : "=r"(self));
     return self;
+}
+/// What lies kOffset bytes into it, without waiting for its address to be loaded first.
+template <class T, std::size_t kOffset>
+inline T gs_load() {
+    static_assert(std::is_pointer_v<T> || std::is_integral_v<T>);
+    T value;
+    // volatile: see gs_self. memory: it stays behind what was stored there.
+    asm volatile("mov %%gs:%c1, %0" : "=r"(value) : "i"(kOffset) : "memory");
+    return value;
 }
 /// Points the GS base at `self`, by wrgsbase where the kernel allows it.
 void set_gs_self(void* self) noexcept;

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What an M remembers of the CPU of its last call (src/runtime/syscall.cpp) holds for the next one
+// only if that is entered there as well.
+#include <doctest/doctest.h>
+
+#include <cstdint>
+#include <cstdio>
+#include <vector>
+
+#include "baton/baton.hpp"
+#include "kernel/cpus.hpp"
+#include "runtime/sched.hpp"
+
+using namespace baton;
+
+namespace {
+
+struct Entered {
+    bool mine = false; // the P was still there to look at
+    int cpu = -1;
+    bool armed_here = false;
+};
+
+/// One call by the M of this goroutine, which is locked to it, on `cpu`; left on `left_on`.
+Entered call_on(int cpu, int left_on) {
+    REQUIRE(kernel::pin_thread(cpu) == 0);
+    return blocking([&] {
+        const rt::M* m = rt::getm();
+        const assist::Word w = assist::load(*m->prec);
+        const Entered entered{.mine = w.owner == m->slot && w.state == shared::P_SYSCALL,
+                              .cpu = w.cpu,
+                              .armed_here =
+                                  m->armed ==
+                                  &assist::understudies.cpu(static_cast<std::uint32_t>(cpu)).armed};
+        if (left_on != cpu) REQUIRE(kernel::pin_thread(left_on) == 0);
+        return entered;
+    });
+}
+
+} // namespace
+
+TEST_CASE("bracket: a call names the CPU it is entered on, whichever the last one was on") {
+    const std::vector<int> cpus = kernel::allowed_cpus();
+    if (cpus.size() < 2) {
+        std::printf("skip: one CPU: no call is entered on another\n");
+        return;
+    }
+    int looked = 0;
+    run([&] {
+        lock_os_thread();
+        for (int i = 0; i < 200; i++) {
+            const int cpu = cpus[static_cast<std::size_t>(i / 2 % 2)]; // each twice in a row
+            const int left_on = i % 5 == 0 ? cpus[static_cast<std::size_t>(i % 2)] : cpu;
+            const Entered entered = call_on(cpu, left_on);
+            CHECK(entered.armed_here);
+            yield(); // has a P again
+            if (!entered.mine) continue;
+            CHECK(entered.cpu == cpu);
+            looked++;
+        }
+        (void)kernel::set_affinity(cpus);
+        unlock_os_thread();
+    });
+    CHECK(looked > 50); // the premise
+}
