@@ -192,7 +192,8 @@ TEST_CASE("crash: SIGQUIT shows all goroutines, and exits with 2") {
             check_shows(child, " [chan receive]:\n");
             check_shows(child, "\nspin_in_here()\n\t");
             check_shows(child, " [syscall]:\n");
-            check_shows(child, "sleep\n\t");
+            INFO(child.output);
+            CHECK((child.has("sleep\n\t") || child.has("sleep+0x"))); // without libc's debug file
         }
         check_ends(run_child("all idle for SIGQUIT", {tier}), 2);
     }
