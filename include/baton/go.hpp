@@ -50,8 +50,9 @@ void run_call(void* space) {
 
 } // namespace detail
 
-/// Starts a goroutine that calls `f(args...)`. Callable and arguments are decay-copied onto the new
-/// stack, as std::thread does; the call allocates nothing else and never parks.
+/// Starts a goroutine that calls `f(args...)`. Callable and arguments are decay-copied into it, as
+/// std::thread does; up to 64 bytes of them cost no stack until it runs. The call allocates nothing
+/// else and never parks.
 ///
 /// May be called from any thread. From a plain thread the first call starts the runtime.
 /// Throws std::system_error when the kernel refuses stack memory or the first thread.

@@ -24,6 +24,7 @@
 #include "runtime/entry.hpp"
 #include "runtime/file_calls.hpp"
 #include "runtime/foreign.hpp"
+#include "runtime/galloc.hpp"
 #include "runtime/netpoll.hpp"
 #include "runtime/ring.hpp"
 #include "runtime/sched.hpp"
@@ -66,6 +67,7 @@ void in_child() {
     rings_forget();
     netpoll_forget();
     stacks_forget();
+    gs_forget();
     foreign_forget();
     forget_start();
     release_start();

@@ -51,7 +51,7 @@ baton_place place() {
     const auto sp = reinterpret_cast<std::uintptr_t>(__builtin_frame_address(0));
     const G* gp = m->curg;
     if (sp < reinterpret_cast<std::uintptr_t>(gp->stack_lo) ||
-        sp >= reinterpret_cast<std::uintptr_t>(gp))
+        sp >= reinterpret_cast<std::uintptr_t>(gp->stack))
         return BATON_ELSEWHERE;
     return bracket ? BATON_IN_BRACKET : BATON_MAY_PARK;
 }

@@ -1,17 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Birth and death of Gs: newproc, the first frame, goexit, and the free lists.
+// Birth and death of Gs: newproc, the first frame, goexit.
 //
-// A G's callable lies on its own stack, just below the G: no allocation. Dead Gs are kept with
-// their stacks, on their P up to 64 and then, half of them, on the global list for their size. What
-// lay there for a whole second without being needed goes back to the system (gfscavenge), but for a
-// few.
-#include <algorithm>
+// A G's callable lies in the G, if it is small: no allocation. Until it begins that is all there is
+// of it, but for the promise of a stack (stack.hpp). One that asks for a stack of another size, or
+// has more to carry, gets its stack at birth, and its callable lies at the top of that.
+//
+// A G that ends and finds the next one to be new leaves it its stack as it stands: gstart calls the
+// one function after the other, and a row of short ones is a loop.
 #include <cerrno>
 #include <system_error>
+#include <utility>
 
 #include "baton/run.hpp"
-#include "kernel/stackmem.hpp"
 #include "runtime/entry.hpp"
 #include "runtime/sched.hpp"
 #include "runtime/stack.hpp"
@@ -22,47 +23,6 @@ namespace baton::rt {
 namespace {
 
 constexpr std::uint32_t kGoidBatch = 16;
-constexpr std::uint32_t kGfreeMax = 64;
-constexpr std::uint32_t kGfreeKeep = 64; // of each global list the scavenger leaves so many
-std::uint32_t default_class = 0;
-
-// P's cache, or as many as make half of it from the global list.
-G* gfget(P* p, std::uint32_t cls) {
-    FreeGs& global = sched.gfree[cls];
-    if (!p || cls != default_class) {
-        LockGuard guard(sched.glock);
-        return global.pop();
-    }
-    if (G* gp = p->gfree.pop()) return gp;
-    GQueue q;
-    {
-        LockGuard guard(sched.glock);
-        q = global.pop_chain(kGfreeMax / 2);
-    }
-    p->gfree = {q.head, q.n};
-    return p->gfree.pop();
-}
-
-void gfput_global(G* gp) {
-    // Stacks of another size than most are few: what they have touched is given back.
-    if (gp->stack_class != default_class)
-        (void)kernel::discard(gp->stack_lo, stack_class_bytes(gp->stack_class) / 2);
-    LockGuard guard(sched.glock);
-    sched.gfree[gp->stack_class].list.push_front(gp);
-}
-
-void gfput(P* p, G* gp) {
-    if (!p || gp->stack_class != default_class) {
-        gfput_global(gp);
-        return;
-    }
-    p->gfree.push(gp);
-    if (p->gfree.n < kGfreeMax) return;
-    GChains half;
-    while (p->gfree.n > kGfreeMax / 2) half.push_front(p->gfree.pop());
-    LockGuard guard(sched.glock);
-    sched.gfree[default_class].list.prepend(half);
-}
 
 std::uint64_t next_goid(P* p) {
     // relaxed: only uniqueness is asked.
@@ -85,16 +45,39 @@ void count_goroutine(P* p, std::int64_t n) {
     }
 }
 
-// A dead G with its stack, or a new one, with room for a closure of `bytes`.
+void give_stack(G* gp, StackSlot* stack) {
+    stack->owner = gp;
+    gp->stack = stack;
+    gp->stack_lo = stack->lo;
+}
+
+// A dead G with room for a closure of `bytes`.
 G* newg(std::uint32_t cls, std::size_t bytes, std::size_t align, int* error) {
     Entry entry;
-    G* gp = gfget(current_p(), cls);
-    if (!gp) gp = malg(cls, error);
+    P* p = current_p();
+    G* gp = gfget(p, error);
     if (!gp) return nullptr;
-    sanitizer_fresh_stack(gp);
-    const auto top = reinterpret_cast<std::uintptr_t>(stack_top(gp)) - bytes;
+    if (bytes <= kGRoom && align <= alignof(G) && cls == default_stack_class) [[likely]] {
+        gp->closure = gp->room;
+        return gp;
+    }
+    StackSlot* stack = stackget(p, cls, error);
+    if (!stack) {
+        gfput(p, gp);
+        return nullptr;
+    }
+    sanitizer_fresh_stack(stack);
+    give_stack(gp, stack);
+    const auto top = reinterpret_cast<std::uintptr_t>(stack_top(stack)) - bytes;
     gp->closure = reinterpret_cast<void*>(top & ~(std::uintptr_t{align} - 1));
     return gp;
+}
+
+// gp, which has ended or will never begin, is nobody's any more; nor is its stack, if it has one.
+void drop(P* p, G* gp) {
+    gp->sched.sp = nullptr;
+    if (StackSlot* stack = std::exchange(gp->stack, nullptr)) stackput(p, stack);
+    gfput(p, gp);
 }
 
 // Where each G begins.
@@ -103,16 +86,42 @@ void gstart() {
     sanitizer_enter(nullptr);
 #endif
     after_switch();
-    G* gp = getg();
-    leave_runtime(getm());
-    gp->entry(gp->closure); // what it throws ends in exception.cpp
-    if (gp->locals) gp->locals->end(gp);
-    enter_runtime(getm());
-    M* m = getm();
-    goexit1(m, m->curg);
+    for (;;) {
+        G* gp = getg();
+        leave_runtime(getm());
+        gp->entry(gp->closure); // what it throws ends in exception.cpp
+        if (gp->locals) gp->locals->end(gp);
+        M* m = getm();
+        enter_runtime(m);
+#if defined(BATON_TSAN)
+        void* fiber = gp->fiber;
+#endif
+        if (!goexit1(m, gp)) __builtin_unreachable();
+#if defined(BATON_TSAN) // here, as no instrumented function may begin in one and end in another
+        __tsan_switch_to_fiber(getg()->fiber, 0);
+        __tsan_destroy_fiber(fiber);
+#endif
+    }
 }
 
 } // namespace
+
+void find_stack(P* p, G* gp) noexcept {
+    int error = 0;
+    StackSlot* stack = stackget(p, default_stack_class, &error);
+    // It was promised, but for a guard: of the kernel's own memory, which it does not refuse.
+    if (!stack) fatal("no memory for the guard page of a goroutine's stack");
+    sanitizer_fresh_stack(stack);
+    give_stack(gp, stack);
+    gp->sched = arch::make_context(stack_top(stack), gstart);
+}
+
+void inherit_stack(M* m, G* gp, G* next) noexcept {
+    give_stack(next, std::exchange(gp->stack, nullptr));
+    next->sched.sp = gp->stack_lo; // it has begun
+    count_goroutine(m->p, -1);
+    drop(m->p, gp);
+}
 
 void goexit0(G* gp, M* m) {
 #if defined(BATON_TSAN)
@@ -122,7 +131,7 @@ void goexit0(G* gp, M* m) {
     count_goroutine(m->p, -1);
     const bool locked = gp->lockedm != nullptr;
     gp->lockedm = nullptr;
-    gfput(m->p, gp); // without a P, on credit: to the global list
+    drop(m->p, gp); // without a P, on credit: to the shared lists
     if (locked) goexit_locked(m);
 }
 
@@ -135,58 +144,9 @@ std::int64_t gcount() {
     return n;
 }
 
-void gfpurge(P* p) {
-    GChains all;
-    while (G* gp = p->gfree.pop()) all.push_front(gp);
-    LockGuard guard(sched.glock);
-    sched.gfree[default_class].list.prepend(all);
-}
-
-Idle gfidle() {
-    LockGuard guard(sched.glock);
-    bool wait = false;
-    for (const FreeGs& f : sched.gfree) {
-        if (f.surplus != 0) return Idle::kGiveBack;
-        wait = wait || f.list.size() > kGfreeKeep;
-    }
-    return wait ? Idle::kWait : Idle::kNothing;
-}
-
-void gfperiod(bool all) {
-    if (all) {
-        LockGuard guard(sched.lock); // idle Ps stay so
-        for (P* p = sched.pidle; p; p = p->link) gfpurge(p);
-    }
-    LockGuard guard(sched.glock);
-    for (FreeGs& f : sched.gfree) {
-        f.emptying = all || (f.emptying && f.surplus != 0); // it may take longer than a period
-        const std::uint32_t low = all ? f.list.size() : f.low;
-        const std::uint32_t keep = f.emptying ? 0 : kGfreeKeep;
-        f.surplus = low > keep ? low - keep : 0;
-        f.low = f.list.size();
-    }
-}
-
-bool gfscavenge() {
-    G* gp = nullptr;
-    {
-        LockGuard guard(sched.glock);
-        auto* f = std::find_if(std::begin(sched.gfree), std::end(sched.gfree),
-                               [](const FreeGs& list) { return list.surplus != 0; });
-        if (f == std::end(sched.gfree)) return false;
-        f->surplus--;
-        gp = f->pop();
-    }
-    if (gp && !stackfree(gp)) {
-        LockGuard guard(sched.glock);
-        sched.gfree[gp->stack_class].list.push_front(gp);
-    }
-    return true;
-}
-
 bool newproc(void (*entry)(void*), void* arg) noexcept {
     int error = 0;
-    G* gp = newg(default_class, sizeof arg, alignof(void*), &error);
+    G* gp = newg(default_stack_class, sizeof arg, alignof(void*), &error);
     if (!gp) return false;
     gp->gopc = 0; // whoever asked for it is gone
     gp->parent = 0;
@@ -195,7 +155,7 @@ bool newproc(void (*entry)(void*), void* arg) noexcept {
     return true;
 }
 
-void set_default_stack(std::size_t bytes) { default_class = stack_class_for(bytes); }
+void set_default_stack(std::size_t bytes) { default_stack_class = stack_class_for(bytes); }
 
 } // namespace baton::rt
 
@@ -205,7 +165,7 @@ NewG newproc_begin(std::size_t bytes, std::size_t align, const GoOptions& option
     using namespace rt;
     ensure_started();
     const std::uint32_t cls =
-        options.stack_bytes ? stack_class_for(options.stack_bytes) : default_class;
+        options.stack_bytes ? stack_class_for(options.stack_bytes) : default_stack_class;
     if (cls >= kStackClasses || bytes > stack_class_bytes(cls) / 2)
         throw std::system_error(EINVAL, std::generic_category(),
                                 "baton::go: stack size out of range (at most 1 GiB, and the "
@@ -226,7 +186,7 @@ NewG newproc_begin(std::size_t bytes, std::size_t align, const GoOptions& option
 void newproc_abandon(void* g) noexcept {
     using namespace rt;
     Entry entry;
-    gfput_global(static_cast<G*>(g));
+    drop(current_p(), static_cast<G*>(g));
 }
 
 void newproc_commit(void* g, void (*entry)(void*)) noexcept {
@@ -238,7 +198,7 @@ void newproc_commit(void* g, void (*entry)(void*)) noexcept {
     gp->goid = next_goid(p);
     gp->eh = {};
     gp->forks = forks;
-    gp->sched = arch::make_context(static_cast<std::byte*>(gp->closure), gstart);
+    if (gp->stack) gp->sched = arch::make_context(static_cast<std::byte*>(gp->closure), gstart);
 #if defined(BATON_TSAN)
     gp->fiber = __tsan_create_fiber(0);
 #elif defined(BATON_ASAN)

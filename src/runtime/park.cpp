@@ -31,15 +31,10 @@ inline G* fast_next(P* p, bool& inherit) {
     return runqget(p, inherit);
 }
 
-// Leaves gp's stack for the next G, or for g0; `after` runs there.
-inline void leave_stack(M* m, G* gp, void (*after)(G*, M*), bool last) {
-    P* p = m->p;
-    bool inherit = false;
-    // A locked G that ends takes its M along, by way of g0.
-    G* next = p && !(last && gp->lockedm) ? fast_next(p, inherit) : nullptr;
+// Leaves gp's stack for that of `next`, or for g0; `after` runs there.
+inline void leave_stack(M* m, G* gp, G* next, void (*after)(G*, M*), bool last) {
     m->prev = gp;
     m->after = after;
-    if (next && !inherit) next_slice(p);
     if (next && !next->lockedm) [[likely]] {
         switch_g_to_g(m, gp, next, last);
     } else {
@@ -50,7 +45,11 @@ inline void leave_stack(M* m, G* gp, void (*after)(G*, M*), bool last) {
 
 // The same, of a G that will run again: returns when it does.
 inline void switch_out(M* m, G* gp, void (*after)(G*, M*)) {
-    leave_stack(m, gp, after, false);
+    P* p = m->p;
+    bool inherit = false;
+    G* next = p ? fast_next(p, inherit) : nullptr;
+    if (next && !inherit) next_slice(p);
+    leave_stack(m, gp, next, after, false);
     after_switch();
 }
 
@@ -117,9 +116,21 @@ void goready(G* gp) {
     wakep();
 }
 
-void goexit1(M* m, G* gp) {
+bool goexit1(M* m, G* gp) {
     gp->status.store(GStatus::kDead, kRelaxed); // relaxed: see G::status
-    leave_stack(m, gp, goexit0, true);
+    P* p = m->p;
+    bool inherit = false;
+    // A locked G that ends takes its M along, by way of g0.
+    G* next = p && !gp->lockedm ? fast_next(p, inherit) : nullptr;
+    if (next && !inherit) next_slice(p);
+    // Not from below a callable that lies on the stack: room that the next one would miss.
+    if (next && !next->sched.sp && gp->closure == gp->room) {
+        inherit_stack(m, gp, next);
+        become(m, next);
+        *m->eh = {};
+        return true;
+    }
+    leave_stack(m, gp, next, goexit0, true);
     __builtin_unreachable();
 }
 

@@ -3,7 +3,8 @@
 // G, M, P and sched: what a newcomer reads first. Terms, names and mechanisms are those of the Go
 // runtime (runtime2.go, proc.go); what differs is said where it differs.
 //
-//   G  a goroutine: a stack and its saved context. At the top of its own stack slot (stack.hpp).
+//   G  a goroutine: what it is to call, and once it has begun, a stack and its saved context
+//      (galloc.hpp, stack.hpp).
 //   M  a kernel thread with a scheduling context g0. Runs Gs only while it holds a P.
 //   P  the right to run Gs: a run queue and caches. gomaxprocs of them.
 //
@@ -38,6 +39,7 @@ namespace baton::rt {
 struct M;
 struct P;
 struct Ring;
+struct StackSlot;
 
 /// Life of a G. Each state is three facts: on which queue it is, who owns the stack, who moves it
 /// on.
@@ -96,16 +98,15 @@ struct Locals {
     void (*end)(G* gp) = nullptr;
 };
 
-struct G {
-    arch::Context sched;    // saved while it does not run
+/// How large a callable lies in the G itself; a larger one lies on a stack taken for it.
+inline constexpr std::size_t kGRoom = 64;
+
+struct alignas(64) G {
+    // What a switch reads and writes, a line.
+    arch::Context sched;    // saved while it does not run; null until it has begun
     G* schedlink = nullptr; // next on whichever list holds it
-    struct Chain {
-        G* next = nullptr; // the first of the next chain
-        G* tail = nullptr;
-        std::uint32_t n = 0;
-    } chain;              // of the first of one (gchain.hpp)
-    M* m = nullptr;       // who runs it
-    M* lockedm = nullptr; // the only M that may; written by that M
+    M* m = nullptr;         // who runs it
+    M* lockedm = nullptr;   // the only M that may; written by that M
     std::uint64_t goid = 0;
     // relaxed everywhere: only whoever may move the G writes it, and the queue that hands the G
     // over orders it; other readers (dumps) want no more than a recent value.
@@ -115,23 +116,34 @@ struct G {
     // When it began to wait, by the coarse clock. relaxed everywhere: as status.
     std::atomic<std::uint32_t> waitsince{0};
     EhGlobals eh;
-    void* param = nullptr;              // what the waker wants the woken to know
-    std::atomic<std::uint64_t> wait{0}; // which of its waits, and how far (limit.hpp)
+
+    // What its birth writes and its end reads, another.
     void (*entry)(void*) = nullptr;
     void* closure = nullptr;
-    Locals* locals = nullptr;      // its own affair alone
+    StackSlot* stack = nullptr;    // from when it begins, or from its birth if it needs it then
     std::byte* stack_lo = nullptr; // lowest usable byte
-    std::uint32_t stack_class = 0;
-    std::uint32_t forks = 0;  // as rt::forks was at its birth: with another it stayed behind
-    std::int64_t hog_ns = 0;  // since when it is on hogq
-    std::uintptr_t gopc = 0;  // of the call that made it
-    std::uint64_t parent = 0; // the goroutine that made it; 0: a plain thread
-    Timer sleep_timer;
+    Locals* locals = nullptr;      // its own affair alone
+    std::uintptr_t gopc = 0;       // of the call that made it
+    std::uint64_t parent = 0;      // the goroutine that made it; 0: a plain thread
+    std::uint32_t forks = 0;       // as rt::forks was at its birth: with another it stayed behind
+    alignas(64) std::byte room[kGRoom]{};
+
+    std::atomic<std::uint64_t> wait{0}; // which of its waits, and how far (limit.hpp)
+    void* param = nullptr;              // what the waker wants the woken to know
+    struct Chain {
+        G* next = nullptr; // the first of the next chain
+        G* tail = nullptr;
+        std::uint32_t n = 0;
+    } chain;                            // of the first of one (gchain.hpp)
+    std::int64_t hog_ns = 0;            // since when it is on hogq
     std::atomic<std::uint32_t> wake{0}; // the thread that a foreign one stands for sleeps on it
+    Timer sleep_timer;
 #if defined(BATON_TSAN) || defined(BATON_ASAN)
     void* fiber = nullptr; // TSan's fiber, or ASan's fake stack while switched out
 #endif
 };
+// Twelve to a page: a million that wait take 4.4 KiB each, with their stacks.
+static_assert(sizeof(G) == 320 && offsetof(G, entry) == 64 && offsetof(G, wait) == 192);
 
 /// What a G touches first when it runs again: four cache lines of its stack. For who readies many
 /// at once, which have not run for long.
@@ -282,6 +294,14 @@ inline constexpr std::uint32_t kRunqSize = 256;
 /// How many armings in vain a handoff is worth.
 inline constexpr std::int32_t kArmScore = 16;
 
+/// The stacks that ended goroutines left last, for the next ones (gfree.cpp).
+struct StackCache {
+    StackSlot* head = nullptr;
+    std::uint32_t n = 0;
+    std::uint32_t max = 0; // as many are promised to it
+    bool asked = false;    // for that
+};
+
 struct alignas(64) P {
     std::uint32_t slot = 0; // index in the records, id + 1
     shared::p_rec* rec = nullptr;
@@ -299,6 +319,7 @@ struct alignas(64) P {
     std::uint64_t goidcache = 0;
     std::uint64_t goidcacheend = 0;
     GList gfree;
+    StackCache stackfree;
     // Goroutines born here less those that ended here. relaxed everywhere: the owner alone writes
     // it; a sum over all Ps is exact only while none is owned.
     std::atomic<std::int64_t> ngo{0};
@@ -350,6 +371,10 @@ void goyield();
 /// The caller goes to the tail of the global queue. `hog`: behind who comes later, too.
 void gosched(bool hog);
 
+/// The running G ends. True: the next one has been given its stack, to begin on right here. Else it
+/// leaves the stack, for good. On its M, in the runtime.
+bool goexit1(M* m, G* gp);
+
 // ---- fork.cpp ----
 /// How many forks lie between this process and the first.
 extern constinit std::uint32_t forks;
@@ -358,9 +383,7 @@ extern constinit std::uint32_t forks;
 /// Starts a goroutine that calls entry(p), where *static_cast<void**>(p) is `arg`. False: no memory
 /// for its stack. The runtime must have started. Any thread; never parks.
 bool newproc(void (*entry)(void*), void* arg) noexcept;
-/// The running G, dead, leaves its stack for good. On its M, in the runtime.
-[[noreturn]] void goexit1(M* m, G* gp);
-/// What remains of it, on the next stack.
+/// What remains of a dead G once it is off its stack.
 void goexit0(G* gp, M* m);
 
 // ---- fatal.cpp ----

@@ -26,7 +26,7 @@
 #include "runtime/lock.hpp"
 #include "runtime/rand.hpp"
 #include "runtime/runtime.hpp"
-#include "runtime/stack.hpp"
+#include "runtime/stackcache.hpp"
 
 namespace baton::rt {
 
@@ -44,26 +44,25 @@ enum MOrder : std::uint32_t { kOrderNone, kOrderStandby, kOrderExit };
 /// Who moved a P from a blocked M to another, for the counters.
 enum class By : std::uint8_t { kUnderstudy, kScan, kRingbuf, kSysmon, kCount };
 
-/// Dead Gs that keep their stacks. Under sched.glock.
-struct FreeGs {
-    GChains list;
+/// What is kept for the next ones, and how much of it nobody needed lately. Under sched.glock.
+template <class List>
+struct Free {
+    List list;
     std::uint32_t low = 0;     // the fewest there were in this period of the scavenger's
     std::uint32_t surplus = 0; // as many, of the last period, as are still to be given back
     bool emptying = false;     // a forced pass is under way: none of the surplus is to stay
 
     /// One, or none.
-    G* pop() {
-        G* gp = list.pop();
-        low = std::min(low, list.size());
-        return gp;
+    auto pop() {
+        auto* one = list.pop();
+        took();
+        return one;
     }
-    /// At most `max`.
-    GQueue pop_chain(std::uint32_t max) {
-        GQueue q = list.pop_chain(max);
-        low = std::min(low, list.size());
-        return q;
-    }
+    /// Some were taken from the list itself.
+    void took() { low = std::min(low, list.size()); }
 };
+using FreeGs = Free<GChains>;
+using FreeStacks = Free<StackList>;
 
 /// Idle Ms last seen on one CPU: a lock-free stack of M slots through M::idlelink.
 struct alignas(64) IdleMs {
@@ -103,7 +102,8 @@ struct Sched {
     std::atomic<std::uint32_t> ncredit{0}; // Ms that came back from a call and go on without a P
 
     Lock glock{Rank::kAllg};
-    FreeGs gfree[kStackClasses]; // by the size of their stacks
+    FreeGs gfree;
+    FreeStacks stackfree[kStackClasses]; // by size
     std::atomic<std::uint64_t> goidgen{0};
     std::atomic<std::int64_t> ngo_elsewhere{0}; // as P::ngo, of who had no P
 
@@ -355,14 +355,22 @@ void follow_cpus(const std::vector<int>& cpus);
 // ---- newproc.cpp ----
 /// How many goroutines there are; exact while all Ps are idle and sched.lock is held.
 std::int64_t gcount();
+/// gp, which ends, leaves `next`, which has not begun, its stack, and is dead.
+void inherit_stack(M* m, G* gp, G* next) noexcept;
+
+// ---- gfree.cpp ----
+/// A dead G, without a stack. Null and *error when the kernel refuses memory for one or for the
+/// stack that it is promised. `p` may be null, here and below.
+G* gfget(P* p, int* error) noexcept;
+void gfput(P* p, G* gp) noexcept;
 void gfpurge(P* p);
 /// What the scavenger (sysmon) has to do.
 enum class Idle : std::uint8_t { kNothing, kWait, kGiveBack };
 Idle gfidle();
-/// A period ends: the Gs that nobody needed throughout it are surplus; with `all`, all that nobody
-/// holds, those on idle Ps included.
+/// A period ends: the Gs and stacks that nobody needed throughout it are surplus; with `all`, all
+/// that nobody holds, those on idle Ps included.
 void gfperiod(bool all);
-/// Gives one surplus G back to the system. False: there is none.
+/// Gives one surplus stack or G back to the system. False: there is none.
 bool gfscavenge();
 
 // ---- limits.cpp ----

@@ -56,7 +56,7 @@ std::uintptr_t pc_of(const void* context) {
 
 [[noreturn]] void overflowed(const G* gp, const void* context) {
     begin_crash();
-    const std::size_t kib = stack_class_bytes(gp->stack_class) >> 10;
+    const std::size_t kib = stack_class_bytes(gp->stack->cls) >> 10;
     say_panic("goroutine %llu overflowed its stack of %zu KiB: give it more with "
               "baton::go({.stack_bytes = ...}, f), or all of them with BATON_STACK=%zuk",
               static_cast<unsigned long long>(gp->goid), kib, kib * 4);

@@ -12,8 +12,8 @@
 
 #include "kernel/build.hpp"
 #include "kernel/clock.hpp"
+#include "runtime/galloc.hpp"
 #include "runtime/sched.hpp"
-#include "runtime/stack.hpp"
 
 namespace baton::rt {
 
@@ -52,7 +52,7 @@ BATON_NO_TSAN bool walk_stopped(G* gp, Stack* stack) {
         return at != nullptr;
     }
     const auto* sp = static_cast<const std::byte*>(gp->sched.sp);
-    if (sp < gp->stack_lo || sp >= stack_top(gp)) return false;
+    if (sp < gp->stack_lo || sp >= stack_top(gp->stack)) return false;
     walk(arch::registers_of(gp->sched), stack);
     return true;
 }
@@ -82,9 +82,10 @@ void Snapshot::add(G* gp, Ask how) {
     Entry e{.goroutine = snap(gp), .first = pcs_.size()};
     Stack stack;
     bool had = false;
-    if (!runs(e.goroutine.state)) {
+    e.begun = runs(e.goroutine.state) || gp->sched.sp;
+    if (e.begun && !runs(e.goroutine.state)) {
         had = walk_stopped(gp, &stack);
-    } else if (gp->m && kernel::nanotime() < asked_until_) {
+    } else if (e.begun && gp->m && kernel::nanotime() < asked_until_) {
         had = ask_stack(gp->m, gp, how, &stack);
     }
     if (had) {
@@ -127,7 +128,7 @@ void Snapshot::take(Ask how, Wanted wanted, const void* arg) {
 
 StackSnap Snapshot::stack(std::size_t i) const {
     const Entry& e = all_[i];
-    return {pcs_.data() + e.first, e.n, e.elided, e.torn};
+    return {pcs_.data() + e.first, e.n, e.elided, e.torn, e.begun};
 }
 
 } // namespace baton::rt

@@ -36,13 +36,14 @@ GoroutineSnap snap(const G* gp);
 
 struct StackSnap {
     const std::uintptr_t* pcs;
-    std::uint32_t n;      ///< 0: it was not to be had
+    std::uint32_t n;      ///< 0: it was not to be had, or there is none
     std::uint32_t elided; ///< so many behind the first Stack::kInner
     bool torn;
+    bool begun; ///< else there is none
 };
 inline StackSnap snap(const Stack& stack, std::uintptr_t* pcs) {
     for (std::uint32_t i = 0; i < stack.kept(); i++) pcs[i] = stack[i];
-    return {pcs, stack.kept(), stack.elided(), stack.torn};
+    return {pcs, stack.kept(), stack.elided(), stack.torn, true};
 }
 
 class Snapshot {
@@ -70,6 +71,7 @@ private:
         std::uint32_t n = 0;
         std::uint32_t elided = 0;
         bool torn = false;
+        bool begun = true;
     };
     void add(G* gp, Ask how);
 

@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <new>
 
+#include "kernel/features.hpp"
 #include "kernel/stackmem.hpp"
 #include "runtime/lock.hpp"
 #include "runtime/persistentalloc.hpp"
@@ -20,12 +21,15 @@ namespace {
 
 constexpr std::size_t kSlabBytes = std::size_t{64} << 20;
 constexpr std::size_t kSlabsMax = std::size_t{1} << 16;
+constexpr std::size_t kOnTheirWay = 2; // back to the kernel, where nobody finds them meanwhile
 
 struct Slab {
     std::byte* start;
+    std::byte* next; // the first slot that was never used; under the lock of the class
     std::byte* end;
     std::uint32_t cls;
-    // A bit for each slot that was given back; made with the first. Under the lock of the class.
+    // A bit for each slot that has its guard and no memory; made with the first. Under the lock of
+    // the class.
     std::uint64_t* free;
     std::uint32_t nfree;
 };
@@ -35,34 +39,44 @@ std::atomic<std::size_t> nslabs{0};
 
 struct Class {
     Lock lock{Rank::kStack};
-    std::byte* next = nullptr; // the rest of the newest slab
-    std::byte* end = nullptr;
-    std::size_t first = 0; // no slab before this one has a slot that was given back
+    std::size_t carved = 0; // no slab before this one has a slot that was never used
+    std::size_t first = 0;  // no slab before this one has a slot in `free`
     std::size_t nfree = 0;
+    std::size_t slots = 0;              // there are so many, used or not
+    std::size_t guarded = 0;            // so many of them have been used or are in `free`
+    std::size_t promised = kOnTheirWay; // of the default class
+    bool may_refuse = false;            // a guard, which is a mapping then
 };
 Class classes[kStackClasses];
 Lock slabs_lock{Rank::kLeaf};
 
+// Can it be told now that a guard is to be had later?
+bool guards_are_mappings(std::byte* page) {
+    return !kernel::features().guard_pages ||
+           kernel::install_guard_by(kernel::GuardKind::kMadvise, page, kernel::page_size()) != 0;
+}
+
+// One slab more. The lock of the class is held.
 int grow(Class& c, std::uint32_t cls) {
     const std::size_t bytes = std::max(kSlabBytes, stack_class_bytes(cls));
     int error = 0;
     auto* start = static_cast<std::byte*>(kernel::reserve(bytes, &error));
     if (!start) return -error;
+    c.may_refuse = guards_are_mappings(start);
     LockGuard guard(slabs_lock);
     const std::size_t n = nslabs.load(std::memory_order_relaxed); // relaxed: under the lock
     if (n == kSlabsMax) {
         kernel::release(start, bytes);
         return ENOMEM;
     }
-    slabs[n] = {start, start + bytes, cls, nullptr, 0};
+    slabs[n] = {start, start, start + bytes, cls, nullptr, 0};
     nslabs.store(n + 1, std::memory_order_release); // release: pairs with guard_owner's acquire
-    c.next = start;
-    c.end = start + bytes;
+    c.slots += bytes / stack_class_bytes(cls);
     return 0;
 }
 
-// The slot given back that lies lowest, so that the others stay together; null if there is none.
-// The lock of the class is held.
+// The free slot that lies lowest, so that the others stay together; null if there is none. The lock
+// of the class is held.
 std::byte* take_freed(Class& c, std::uint32_t cls) {
     if (c.nfree == 0) return nullptr;
     (void)nslabs.load(std::memory_order_acquire); // acquire: slabs of other classes are read too
@@ -77,6 +91,18 @@ std::byte* take_freed(Class& c, std::uint32_t cls) {
     return s.start + (word * 64 + bit) * stack_class_bytes(cls);
 }
 
+// Where a slot that was never used is taken from; null if there is none. The lock of the class is
+// held.
+Slab* carvable(Class& c, std::uint32_t cls) {
+    // acquire: slabs of other classes are read too
+    const std::size_t n = nslabs.load(std::memory_order_acquire);
+    for (; c.carved < n; c.carved++) {
+        Slab& s = slabs[c.carved];
+        if (s.cls == cls && s.next != s.end) return &s;
+    }
+    return nullptr;
+}
+
 // Null if none has it.
 Slab* slab_of(const std::byte* at) {
     const std::size_t n = nslabs.load(std::memory_order_acquire); // acquire: pairs with grow
@@ -86,12 +112,45 @@ Slab* slab_of(const std::byte* at) {
     return nullptr;
 }
 
-std::byte* g_address(std::byte* lo, std::size_t bytes) {
+bool has_notes(Slab& s) {
+    const auto slots = static_cast<std::size_t>(s.end - s.start) / stack_class_bytes(s.cls);
+    if (!s.free)
+        s.free = static_cast<std::uint64_t*>(
+            persistentalloc((slots + 63) / 64 * sizeof(std::uint64_t), alignof(std::uint64_t)));
+    return s.free != nullptr;
+}
+
+// A slot of s, which has notes, has its guard and no memory. The lock of the class is held.
+void put_freed(Class& c, Slab& s, const std::byte* lo) {
+    const auto slot = static_cast<std::size_t>(lo - s.start) / stack_class_bytes(s.cls);
+    s.free[slot / 64] |= std::uint64_t{1} << slot % 64;
+    s.nfree++;
+    c.nfree++;
+    c.first = std::min(c.first, static_cast<std::size_t>(&s - slabs));
+}
+
+// The guards of what was promised, where they may be refused later. The lock of the class is held.
+int guard_promised(Class& c, std::uint32_t cls) {
+    while (c.guarded < c.promised) {
+        Slab& s = *carvable(c, cls);
+        if (!has_notes(s)) return ENOMEM;
+        const int rc = kernel::install_guard(s.next, kernel::page_size());
+        if (rc < 0) return -rc;
+        put_freed(c, s, s.next);
+        s.next += stack_class_bytes(cls);
+        c.guarded++;
+    }
+    return 0;
+}
+
+StackSlot* stack_at(std::byte* lo, std::size_t bytes) {
     const std::size_t colour = reinterpret_cast<std::uintptr_t>(lo) / bytes % 16 * 64;
-    return lo + bytes - colour - (sizeof(G) + 63) / 64 * 64;
+    return reinterpret_cast<StackSlot*>(lo + bytes - colour - sizeof(StackSlot));
 }
 
 } // namespace
+
+constinit std::uint32_t default_stack_class = 0;
 
 std::size_t stack_class_bytes(std::uint32_t cls) noexcept { return kMinStack << cls; }
 
@@ -101,7 +160,7 @@ std::uint32_t stack_class_for(std::size_t bytes) noexcept {
     return std::min(static_cast<std::uint32_t>(cls), kStackClasses);
 }
 
-G* malg(std::uint32_t cls, int* error) noexcept {
+StackSlot* stackalloc(std::uint32_t cls, int* error) noexcept {
     const std::size_t bytes = stack_class_bytes(cls);
     Class& c = classes[cls];
     std::byte* lo;
@@ -110,73 +169,60 @@ G* malg(std::uint32_t cls, int* error) noexcept {
         LockGuard guard(c.lock);
         lo = take_freed(c, cls);
         if (!lo) {
-            if (c.next == c.end) {
+            Slab* s = carvable(c, cls);
+            if (!s) {
                 *error = grow(c, cls);
                 if (*error) return nullptr;
+                s = carvable(c, cls);
             }
-            lo = c.next;
-            c.next += bytes;
+            lo = s->next;
+            s->next += bytes;
+            c.guarded++;
             guarded = false;
         }
     }
     const int rc = guarded ? 0 : kernel::install_guard(lo, kernel::page_size());
     if (rc < 0) { // the slot is lost, 64 KiB of address space
         *error = -rc;
+        LockGuard guard(c.lock);
+        c.slots--;
+        c.guarded--;
         return nullptr;
     }
-    auto* gp = new (g_address(lo, bytes)) G;
-    gp->stack_lo = lo + kernel::page_size();
-    gp->stack_class = cls;
+    auto* stack = ::new (stack_at(lo, bytes)) StackSlot;
+    stack->lo = lo + kernel::page_size();
+    stack->cls = cls;
 #if defined(BATON_ASAN)
     // What a G that never ends still holds is no leak.
-    const auto* end = reinterpret_cast<const std::byte*>(gp + 1);
-    __lsan_register_root_region(gp->stack_lo, static_cast<std::size_t>(end - gp->stack_lo));
+    __lsan_register_root_region(stack->lo, static_cast<std::size_t>(stack_top(stack) - stack->lo));
 #endif
-    return gp;
+    return stack;
 }
 
-void each_g(void (*visit)(G* gp, void* arg), void* arg) {
-    const std::size_t n = nslabs.load(std::memory_order_acquire); // acquire: pairs with grow
-    for (std::size_t i = 0; i < n; i++) {
-        const Slab& s = slabs[i];
-        std::byte* end = s.end;
-        {
-            Class& c = classes[s.cls];
-            LockGuard guard(c.lock);
-            if (c.end == s.end) end = c.next;
-        }
-        const std::size_t bytes = stack_class_bytes(s.cls);
-        for (std::byte* lo = s.start; lo < end; lo += bytes) {
-            G* gp = reinterpret_cast<G*>(g_address(lo, bytes));
-            if (gp->stack_lo) visit(gp, arg); // null: the slot was lost
-        }
-    }
+int stacks_promise(std::uint32_t n) noexcept {
+    const std::uint32_t cls = default_stack_class;
+    Class& c = classes[cls];
+    LockGuard guard(c.lock);
+    c.promised += n;
+    int error = 0;
+    while (error == 0 && c.slots < c.promised) error = grow(c, cls);
+    if (error == 0 && c.may_refuse) error = guard_promised(c, cls);
+    if (error != 0) c.promised -= n;
+    return error;
 }
 
-bool stackfree(G* gp) noexcept {
-    // acquire: pairs with the release of who took it out of a heap, and reads it no more.
-    if (gp->sleep_timer.heap.load(std::memory_order_acquire)) return false;
-    const std::uint32_t cls = gp->stack_class;
-    const std::size_t bytes = stack_class_bytes(cls);
-    std::byte* lo = gp->stack_lo - kernel::page_size();
+bool stackfree(StackSlot* stack) noexcept {
+    const std::uint32_t cls = stack->cls;
+    std::byte* lo = stack->lo - kernel::page_size();
     Slab& s = *slab_of(lo);
     Class& c = classes[cls];
-    const auto slots = static_cast<std::size_t>(s.end - s.start) / bytes;
-    const auto slot = static_cast<std::size_t>(lo - s.start) / bytes;
     {
         LockGuard guard(c.lock);
-        if (!s.free)
-            s.free = static_cast<std::uint64_t*>(
-                persistentalloc((slots + 63) / 64 * sizeof(std::uint64_t), alignof(std::uint64_t)));
-        if (!s.free) return false;
+        if (!has_notes(s)) return false;
     }
-    gp->~G();
-    (void)kernel::discard(lo + kernel::page_size(), bytes - kernel::page_size());
+    (void)kernel::discard(lo + kernel::page_size(), stack_class_bytes(cls) - kernel::page_size());
     LockGuard guard(c.lock);
-    s.free[slot / 64] |= std::uint64_t{1} << slot % 64;
-    s.nfree++;
-    c.nfree++;
-    c.first = std::min(c.first, static_cast<std::size_t>(&s - slabs));
+    put_freed(c, s, lo);
     return true;
 }
 
@@ -187,12 +233,15 @@ G* guard_owner(const void* addr) noexcept {
     const std::size_t bytes = stack_class_bytes(s->cls);
     std::byte* lo = s->start + static_cast<std::size_t>(a - s->start) / bytes * bytes;
     if (static_cast<std::size_t>(a - lo) >= kernel::page_size()) return nullptr;
-    return reinterpret_cast<G*>(g_address(lo, bytes));
+    return stack_at(lo, bytes)->owner;
 }
 
 void stacks_forget() {
     for (Class& c : classes) new (&c) Class;
     new (&slabs_lock) Lock(Rank::kLeaf);
+    // relaxed: the only thread. Those before are not looked at again.
+    const std::size_t n = nslabs.load(std::memory_order_relaxed);
+    for (Class& c : classes) c.carved = c.first = n;
 }
 
 } // namespace baton::rt

@@ -1,19 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Stacks: fixed slots carved from large reserved slabs, a guard page at the low end, the G itself
-// at the high end, on the page the first frames touch anyway.
+// Stacks: fixed slots carved from large reserved slabs, a guard page at the low end, at the high
+// end what is known of it, on the page the first frames touch anyway.
 //
-//   lo                                                            hi
-//   | guard page | ........ stack grows down ........ | closure | G | colour |
+//   lo                                                         hi
+//   | guard page | ........ stack grows down ........ | StackSlot | colour |
 //
-// The colour (0 to 15 cache lines, by slot) keeps the hot lines of many Gs from the same L1 sets.
+// The colour (0 to 15 cache lines, by slot) keeps the hot lines of many stacks from the same L1
+// sets.
 //
-// Threads: any. Locks: a leaf lock per size class.
-// Invariants: I1 a slot's address is never unmapped, nor given to another size; a dead G stays a G
-// and is used again, until stackfree gives its memory back (newproc.cpp, the scavenger).
+// A G gets a stack when it first runs (switch.hpp) and gives it back when it ends; most find the
+// one that was used last, which is in the cache. By then it is too late to be refused one. So
+// memory for a stack is promised to each G when the G itself is made, and as many more as Ps may
+// keep in their caches while others look for one: in address space, and in guards too where those
+// can be refused. Stacks are never unmapped, so a promise that was kept once is kept for good.
+//
+// Threads: any. Locks: one per size class.
+// Invariants: I1 a slot's address is never unmapped, nor given to another size. I2 there are as
+// many slots of the default size as were promised: who starts a G finds a stack.
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 
 #include "runtime/runtime.hpp"
 
@@ -26,23 +34,33 @@ inline constexpr std::uint32_t kStackClasses = 17;
 /// The class that holds `bytes`, or kStackClasses when it is too much.
 std::uint32_t stack_class_for(std::size_t bytes) noexcept;
 std::size_t stack_class_bytes(std::uint32_t cls) noexcept;
+/// What goroutines get that ask for no other. Set before there are any.
+extern constinit std::uint32_t default_stack_class;
 
-/// A new G with a stack of class `cls`; null and *error = errno when the kernel refuses memory.
-G* malg(std::uint32_t cls, int* error) noexcept;
+/// What lies at the top of a stack: the frames begin below it.
+struct alignas(64) StackSlot {
+    StackSlot* next = nullptr;       // on whichever list holds it (stackcache.hpp)
+    StackSlot* next_batch = nullptr; // of the first of a batch there
+    std::uint32_t n = 0;             // of the same: how many hang together
+    std::uint32_t cls = 0;
+    std::byte* lo = nullptr; // lowest usable byte
+    G* owner = nullptr;      // who had it last
+};
 
-/// Gives a dead G back, with its whole slot but for the guard page; the slot is used again. False,
-/// and nothing done, while a timer's heap still names the G, or without memory for the note.
-bool stackfree(G* gp) noexcept;
+/// Where the frames begin.
+inline std::byte* stack_top(StackSlot* stack) { return reinterpret_cast<std::byte*>(stack); }
 
-/// Where gp's stack begins: just below the G.
-inline std::byte* stack_top(G* gp) { return reinterpret_cast<std::byte*>(gp); }
+/// A stack of class `cls` whose memory the kernel has; null and *error = errno when it refuses.
+/// Never refused if it was promised.
+StackSlot* stackalloc(std::uint32_t cls, int* error) noexcept;
+/// Gives a stack's memory back to the kernel. False, and nothing done, without memory for the note.
+bool stackfree(StackSlot* stack) noexcept;
+/// From now on there are `n` more stacks of the default class. 0 or an errno, and nothing promised.
+int stacks_promise(std::uint32_t n) noexcept;
 
-/// The G whose guard page `addr` is in, or null. For the SIGSEGV handler: takes no lock.
+/// The G on whose stack's guard page `addr` is, or null. For the SIGSEGV handler: takes no lock.
 G* guard_owner(const void* addr) noexcept;
 
-/// Calls `visit` for every G there is or was. Dead ones included; each G's own words are the
-/// visitor's affair.
-void each_g(void (*visit)(G* gp, void* arg), void* arg);
 /// In a forked child: the stacks there are stay, and are not used again.
 void stacks_forget();
 

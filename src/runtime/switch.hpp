@@ -18,7 +18,7 @@
 // Rejected: hopping to g0 always (5 ns more per switch).
 #pragma once
 
-#include "runtime/runtime.hpp"
+#include "runtime/stack.hpp"
 
 #if defined(BATON_ASAN)
 #include <sanitizer/asan_interface.h>
@@ -47,22 +47,31 @@ inline void sanitizer_enter(void* saved) {
     __sanitizer_finish_switch_fiber(saved, nullptr, nullptr);
 }
 inline std::size_t stack_bytes(const G* gp) {
-    return static_cast<std::size_t>(reinterpret_cast<const std::byte*>(gp) - gp->stack_lo);
+    return static_cast<std::size_t>(stack_top(gp->stack) - gp->stack_lo);
 }
 /// The frames of the G that died on this stack are no longer out of bounds.
-inline void sanitizer_fresh_stack(const G* gp) {
-    __asan_unpoison_memory_region(gp->stack_lo, stack_bytes(gp));
+inline void sanitizer_fresh_stack(StackSlot* stack) {
+    __asan_unpoison_memory_region(stack->lo,
+                                  static_cast<std::size_t>(stack_top(stack) - stack->lo));
 }
 #else
-inline void sanitizer_fresh_stack(const G*) {}
+inline void sanitizer_fresh_stack(StackSlot*) {}
 #endif
 
-/// Makes `next` the running G of m, short of switching to it.
-inline void prepare(M* m, G* next) {
+/// Gets gp, which has not begun, a stack of p's (newproc.cpp).
+void find_stack(P* p, G* gp) noexcept;
+
+/// Makes `next` the running G of m.
+inline void become(M* m, G* next) {
     next->m = m;
     next->status.store(GStatus::kRunning, std::memory_order_relaxed); // relaxed: see G::status
     m->curg = next;
     m->rec->goid = next->goid;
+}
+/// The same, short of switching to it.
+inline void prepare(M* m, G* next) {
+    if (!next->sched.sp) find_stack(m->p, next);
+    become(m, next);
 }
 
 /// Running G gp -> runnable G next, which is off all queues. `last`: gp's stack will not be used

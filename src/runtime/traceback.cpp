@@ -70,6 +70,7 @@ std::size_t header(const GoroutineSnap& g, bool runtime, char* text, std::size_t
 }
 
 std::string frames(const StackSnap& stack, Show show, Symbolizer& symbols) {
+    if (!stack.begun) return {};
     if (stack.n == 0) return kUnavailable;
     const std::vector<const Frame*> all = expand(stack, symbols);
     std::string text;

@@ -17,7 +17,6 @@
 #include "baton/baton.hpp"
 #include "kernel/build.hpp"
 #include "runtime/sched.hpp"
-#include "runtime/stack.hpp"
 
 using namespace std::chrono_literals;
 using namespace baton;
@@ -55,17 +54,18 @@ long burst(int goroutines, std::size_t bytes, std::size_t stack = 0) {
     long most = 0;
     baton::run([&] {
         Chan<int> gate;
+        std::atomic<int> begun{0};
         WaitGroup wg;
         for (int i = 0; i < goroutines; i++) {
             wg.add(1);
             baton::go({.stack_bytes = stack}, [&, gate] {
                 touch(bytes);
+                begun.fetch_add(1);
                 (void)gate.recv();
                 wg.done();
             });
         }
-        while (stats().goroutines < static_cast<std::uint64_t>(goroutines) + 1) yield();
-        for (int i = 0; i < 3; i++) sleep_for(20ms);
+        while (begun.load() < goroutines) sleep_for(5ms);
         most = rss();
         gate.close();
         wg.wait();
@@ -149,10 +149,14 @@ TEST_CASE("scavenge: the forced pass leaves nothing that is idle") {
     rt::gfperiod(false); // sysmon's next period, before the pass is done
     while (rt::gfscavenge()) {
     }
-    std::uint32_t left = 0;
-    for (const rt::FreeGs& f : rt::sched.gfree) left += f.list.size();
-    for (int i = 0; i < max_procs(); i++) left += rt::sched.allp[i]->gfree.n;
-    CHECK(left <= 1); // of a goroutine that ended as we looked
+    std::uint32_t stacks = 0, gs = rt::sched.gfree.list.size();
+    for (const rt::FreeStacks& f : rt::sched.stackfree) stacks += f.list.size();
+    for (int i = 0; i < max_procs(); i++) {
+        stacks += rt::sched.allp[i]->stackfree.n;
+        gs += rt::sched.allp[i]->gfree.n;
+    }
+    CHECK(stacks <= 1); // of a goroutine that ended as we looked
+    CHECK(gs <= 1);
     baton::run([] {
         WaitGroup wg;
         for (int i = 0; i < 1000; i++) wg.go([] { yield(); });

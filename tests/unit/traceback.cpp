@@ -20,8 +20,8 @@
 
 #include "baton/baton.hpp"
 #include "kernel/build.hpp"
+#include "runtime/galloc.hpp"
 #include "runtime/sched.hpp"
-#include "runtime/stack.hpp"
 #include "support/procs.hpp"
 
 using namespace std::chrono_literals;
