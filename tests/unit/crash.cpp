@@ -120,8 +120,14 @@ TEST_CASE("child: throws without a core" * doctest::skip()) {
     baton::run([] {
         leave_one_waiting();
         WaitGroup wg;
-        for (int i = 0; i < 3; i++) wg.go(spin_in_here);
-        baton::sleep_for(50ms);
+        std::atomic<int> begun{0};
+        for (int i = 0; i < 3; i++) {
+            wg.go([&] {
+                begun.fetch_add(1);
+                spin_in_here();
+            });
+        }
+        while (begun.load() < 3) baton::sleep_for(5ms);
         wg.go(throws_below_a_guard);
         wg.wait();
     });
