@@ -15,8 +15,10 @@
 
 #include "baton/baton.hpp"
 #include "runtime/entry.hpp"
+#include "support/procs.hpp"
 
 using namespace std::chrono_literals;
+using procs_test::over_procs;
 using Clock = std::chrono::steady_clock;
 
 namespace {
@@ -49,42 +51,44 @@ struct Leaver {
 
 } // namespace
 
-TEST_CASE("credit: a G that sleeps unannounced does not keep the only P") {
+TEST_CASE("credit: Gs that sleep unannounced do not keep the Ps they have") {
     if (!credit_here()) return;
-    baton::run([] {
-        baton::set_max_procs(1);
+    over_procs([](int procs) {
+        const int naps = procs == 1 ? 20 : 6;
         int computed = 0; // in so many naps; the machine may have had other things to do in some
-        for (int i = 0; i < 20; i++) {
-            std::atomic<bool> woke{false};
+        for (int i = 0; i < naps; i++) {
+            std::atomic<int> asleep{procs};
             std::atomic<long> steps{0};
             baton::WaitGroup wg;
+            for (int g = 0; g < procs; g++) {
+                wg.go([&] {
+                    sleep_raw(20ms);
+                    asleep--;
+                });
+            }
             wg.go([&] {
-                sleep_raw(20ms);
-                woke = true;
-            });
-            wg.go([&] {
-                while (!woke) {
+                while (asleep == procs) {
                     steps++;
                     baton::yield();
                 }
             });
             wg.wait();
-            computed += steps > 100; // with the P kept there is one, once G1 is back
+            computed += steps > 100; // with the Ps kept there is one, once they are back
         }
-        CHECK(computed >= 10);
+        CHECK(computed >= naps / 2);
     });
     CHECK(baton::stats().handoffs >= 10);
 }
 
 TEST_CASE("credit: who comes back without a P gets one at its next call") {
     if (!credit_here()) return;
-    baton::run([] {
-        baton::set_max_procs(1);
+    over_procs([](int procs) {
+        const int gs = 8 * procs;
         std::atomic<int> done{0};
         baton::Mutex mu;
         long sum = 0;
         baton::WaitGroup wg;
-        for (int g = 0; g < 8; g++) {
+        for (int g = 0; g < gs; g++) {
             wg.go([&] {
                 for (int i = 0; i < 50; i++) {
                     sleep_raw(1ms);
@@ -100,27 +104,25 @@ TEST_CASE("credit: who comes back without a P gets one at its next call") {
             });
         }
         wg.wait();
-        CHECK(done == 8);
-        CHECK(sum == 400);
+        CHECK(done == gs);
+        CHECK(sum == 50L * gs);
     });
 }
 
-TEST_CASE("credit: sleeps side by side on one P take no longer than one") {
+TEST_CASE("credit: sleeps side by side take no longer than one, on however few Ps") {
     if (!credit_here()) return;
-    baton::run([] {
-        baton::set_max_procs(1);
+    over_procs([](int procs) {
         const auto start = Clock::now();
         baton::WaitGroup wg;
-        for (int g = 0; g < 16; g++) wg.go([] { sleep_raw(200ms); });
+        for (int g = 0; g < 16 * procs; g++) wg.go([] { sleep_raw(100ms); });
         wg.wait();
-        CHECK(Clock::now() - start < 1600ms); // one after the other: 3200
+        CHECK(Clock::now() - start < 800ms); // one after the other on each: 1600
     });
 }
 
 TEST_CASE("credit: a bracket, and the end of a goroutine, right after an unannounced block") {
     if (!credit_here()) return;
-    baton::run([] {
-        baton::set_max_procs(2);
+    over_procs([](int) {
         std::atomic<int> n{0};
         baton::WaitGroup wg;
         for (int g = 0; g < 200; g++) {
@@ -176,19 +178,20 @@ TEST_CASE("credit: a thread that leaves takes no P from the next one in its plac
 
 TEST_CASE("credit: who sleeps unannounced does not hold up who stops the world") {
     if (!credit_here()) return;
-    baton::run([] {
-        const int procs = baton::set_max_procs(2);
-        std::atomic<bool> sleeping{false};
+    over_procs([](int procs) {
+        std::atomic<int> sleeping{0};
+        std::atomic<int> left{procs};
         baton::WaitGroup wg;
-        wg.go([&] {
-            sleeping = true;
-            sleep_raw(600ms);
-        });
-        while (!sleeping) baton::yield();
-        const auto start = Clock::now();
-        baton::set_max_procs(3);
-        CHECK(Clock::now() - start < 400ms);
+        for (int g = 0; g < procs; g++) {
+            wg.go([&] {
+                sleeping++;
+                sleep_raw(150ms);
+                left--;
+            });
+        }
+        while (sleeping < procs) baton::yield();
+        baton::set_max_procs(procs + 1);
+        CHECK(left == procs); // nobody had to come back for it
         wg.wait();
-        baton::set_max_procs(procs);
     });
 }
