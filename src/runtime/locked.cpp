@@ -13,8 +13,9 @@
 //
 // Each arrow is a futex wake and a sleep on either side in the reference. Here who passed its P on
 // stays awake for some microseconds, as it is likely to get it back (watch), and a wake of an M
-// that is awake is no system call. While it does, nobody else is woken for what is queued on that
-// P: were a third M to take B, each turn would cost a wake after all. Like an M that looks for work
+// that is awake is no system call. M2 is on no list meanwhile, which both would have to write to:
+// M1 finds it by the P, and claims it. Nobody else is woken for what is queued on that P: were a
+// third M to take B, each turn would cost a wake after all. Like an M that looks for work
 // (findrunnable.cpp), a watcher looks once more after it has ceased to be one:
 //
 //     who queues a G on p                    the watcher of p
@@ -22,6 +23,7 @@
 //     publish the G                          p->watcher = 0
 //     full barrier                           full barrier
 //     p->watcher == 0?  then wakep           p's queue not empty?  then wakep
+#include "arch/x86_64/prefetch.hpp"
 #include "arch/x86_64/walk.hpp"
 #include "baton/run.hpp"
 #include "kernel/clock.hpp"
@@ -32,19 +34,9 @@ namespace baton::rt {
 namespace {
 
 constexpr auto kRelaxed = std::memory_order_relaxed;
-constexpr std::int64_t kAwakeNs = 50'000; // until a thread that sleeps on another, idle CPU runs
 constexpr std::int64_t kWatchNs = 10'000; // how long work may wait for whoever watches
-constexpr std::uint32_t kVain = 4;        // watches in vain until most are not tried
-constexpr std::uint32_t kTryAgain = 32;   // and how often one is
 
-// A CPU to stay awake on, which no M with a P needs, and a chance that it is not for nothing.
-bool worth_watching(M* m) {
-    // relaxed: a guess, all of it. acquire: pairs with the release in follow_cpus.
-    const std::uint32_t busy = sched.gomaxprocs.load(kRelaxed) - npidle().load(kRelaxed);
-    if (busy >= sched.cpus.load(std::memory_order_acquire)->size() + nmspinning().load(kRelaxed))
-        return false;
-    return m->vain_watches < kVain || ++m->vain_watches % kTryAgain == 0;
-}
+bool worth_watching(M* m) { return spare_cpus() > 0 && m->watches.worth_it(); }
 
 // Where the G of m is while it waits, for dumps: in the function that has one of these.
 class StoppedHere {
@@ -81,14 +73,36 @@ void never_mind(M* m, G* gp) {
     gp->status.store(GStatus::kRunning, kRelaxed); // relaxed: see G::status
 }
 
+// The M that passed p on before, if it is still awake and nobody else's: then it is the caller's to
+// give a P.
+M* claim_watcher(const P* p) {
+    // relaxed: a guess; it may be any M by now, or a locked one, which is never claimable.
+    const std::uint32_t slot = p->watcher.load(kRelaxed);
+    M* mp = slot != 0 ? sched.allm[slot] : nullptr;
+    return mp && mp->claimable.load(kRelaxed) && mp->claimable.exchange(false, kSeqCst) ? mp
+                                                                                        : nullptr;
+}
+
+// The record's line and the word are on their way before mp sees nextp, and looks at them.
+void give_p(M* mp, P* p) {
+    assist::hand_over(*p->rec, static_cast<std::uint16_t>(mp->slot));
+    name_next(mp, p);
+    mwake(mp);
+}
+
 // m, which may not look for work itself, gives up its P: to another M if there is work, and m is to
 // watch it then; else to the idle list, whatever handoffp would have had others look for.
 P* pass_on(M* m) {
     P* p = leave_p(m);
     if (!runqempty(p)) {
         const bool stay_awake = worth_watching(m);
+        M* back = claim_watcher(p);
         p->watcher.store(stay_awake ? m->slot : 0, kRelaxed); // relaxed: goes along with the P
-        startm(p, false);
+        if (back) {
+            give_p(back, p);
+        } else {
+            startm(p, false);
+        }
         return stay_awake ? p : nullptr;
     }
     p->watcher.store(0, kRelaxed); // relaxed: goes along with the P
@@ -96,40 +110,53 @@ P* pass_on(M* m) {
     return nullptr;
 }
 
-void give_p(M* mp, P* p) {
-    name_next(mp, p);
-    assist::hand_over(*p->rec, static_cast<std::uint16_t>(mp->slot));
-    mwake(mp);
+// m does not see to p's queue any longer. What it is about to run itself needs nobody.
+void end_watch(M* m, P* p) {
+    const bool back = m->nextp.load(kRelaxed) == p; // relaxed: then it is ours
+    if (!back) {
+        std::uint32_t mine = m->slot;
+        p->watcher.compare_exchange_strong(mine, 0, kSeqCst);
+    } // else whoever gave it back has put its own name there
+    if (back ? runqlen(p) > 1 : !runqempty(p)) wakep();
 }
 
-void end_watch(M* m, P* p) {
-    std::uint32_t mine = m->slot;
-    p->watcher.compare_exchange_strong(mine, 0, kSeqCst);
-    // What m is about to run itself needs nobody.
-    const bool back = m->nextp.load(kRelaxed) == p; // relaxed: then it is ours
-    if (back ? runqlen(p) > 1 : !runqempty(p)) wakep();
+// Spins until m is handed a P. False: in vain.
+bool look_for_p(const M* m, std::int64_t ns) {
+    const std::int64_t until = kernel::nanotime() + ns;
+    do {
+        for (int i = 0; i < 16; i++) {
+            const P* p = m->nextp.load(kRelaxed); // relaxed: has_nextp looks
+            if (!p) continue;
+            // What m will write to comes at once, not one after another.
+            arch::prefetch_to_write(m->prec); // it will be the same, mostly
+            arch::prefetch_to_write(p);
+            arch::prefetch_to_write(&p->runqhead);
+            if (has_nextp(m)) return true;
+        }
+    } while (kernel::nanotime() < until);
+    return false;
+}
+
+// m, locked, looks for a while, and sees to p's queue at first.
+void watch(M* m, P* p) {
+    bool got = look_for_p(m, kWatchNs);
+    end_watch(m, p);
+    got = got || look_for_p(m, Patience::kNs - kWatchNs);
+    m->watches.note(got);
 }
 
 } // namespace
 
-bool watch(M* m, P* p) {
-    const std::int64_t start = kernel::nanotime();
-    bool got = false, watching = true;
-    for (std::int64_t now = start; !got && now < start + kAwakeNs; now = kernel::nanotime()) {
-        if (watching && now > start + kWatchNs) {
-            end_watch(m, p);
-            watching = false;
-        }
-        for (int i = 0; i < 16 && !got; i++) got = has_nextp(m);
-    }
-    if (watching) end_watch(m, p);
-    if (got) {
-        m->vain_watches = 0;
-    } else if (m->vain_watches < kVain) {
-        m->vain_watches++;
-    }
-    return got;
+P* watch_unlisted(M* m, P* p) {
+    const bool got = look_for_p(m, kWatchNs);
+    end_watch(m, p);
+    // seq_cst: with claim_watcher. Who was quicker gives m a P, if it has not yet.
+    if (m->claimable.exchange(false, kSeqCst)) return nullptr;
+    if (got) m->watches.note(true);
+    return mpark(m);
 }
+
+void stay_awake(M* m) { m->watches.note(look_for_p(m, Patience::kNs - kWatchNs)); }
 
 bool watched(const P* p) {
     // relaxed: the second look counts.
@@ -173,6 +200,7 @@ void startlockedm(M* m, G* gp) {
     M* mp = gp->lockedm;
     P* p = releasep(m);
     const bool stay_awake = worth_watching(m);
+    if (stay_awake) m->claimable.store(true, kRelaxed);   // relaxed: as the next
     p->watcher.store(stay_awake ? m->slot : 0, kRelaxed); // relaxed: goes along with the P
     give_p(mp, p);
     stopm(m, stay_awake ? p : nullptr);
@@ -182,7 +210,8 @@ void stoplockedm(M* m, P* watched) {
     end_credit(m);
     set_state(m, shared::M_LOCKED);
     sched.mlockedidle.fetch_add(1, kSeqCst);
-    acquirep(m, mpark(m, watched));
+    if (watched) watch(m, watched);
+    acquirep(m, mpark(m));
     sched.mlockedidle.fetch_sub(1, kSeqCst);
     account_handoff(m->p);
     m->lockedg->status.store(GStatus::kRunning, kRelaxed); // relaxed: see G::status

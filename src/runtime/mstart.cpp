@@ -8,7 +8,8 @@
 //
 // A parked M is given a P in this order, by whoever holds the P:
 //     m->nextp = p;  the P's word names m as owner;  m->park++;  futex wake
-// and goes only when both nextp and the word say so. The wake may be repeated by anybody.
+// and goes only when both nextp and the word say so, in whichever order they came. The wake may be
+// repeated by anybody.
 #include <csignal>
 #include <cxxabi.h>
 #include <pthread.h>
@@ -138,8 +139,7 @@ bool has_nextp(const M* m) {
     return p && assist::load(*p->rec).owner == m->slot;
 }
 
-P* mpark(M* m, P* watched) {
-    if (watched) (void)watch(m, watched);
+P* mpark(M* m) {
     for (;;) {
         const std::uint32_t seq = m->park.load(kSeqCst);
         if (has_nextp(m)) {
@@ -295,6 +295,9 @@ void stopm(M* m, P* watched) {
     for (;;) {
         m->spinning = false;
         set_state(m, shared::M_IDLE);
+        if (watched) {
+            if (P* p = watch_unlisted(m, watched)) return acquirep(m, p);
+        }
         const std::uint32_t order = m->order.exchange(kOrderNone, kSeqCst);
         if (order == kOrderExit) mexit(m);
         P* p = nullptr;
@@ -309,8 +312,9 @@ void stopm(M* m, P* watched) {
             help_pending(cpu);
             mput(m, cpu);
             heed_mwanted();
-            p = mpark(m, watched);
+            if (watched) stay_awake(m);
             watched = nullptr;
+            p = mpark(m);
         }
         if (p) {
             acquirep(m, p);

@@ -21,6 +21,7 @@
 #include "arch/x86_64/context.hpp"
 #include "baton_shared.h"
 #include "kernel/rseq.hpp"
+#include "runtime/patience.hpp"
 #include "runtime/timer.hpp"
 
 /// This thread's M, null on plain threads; mstart.cpp sets it. Initial-exec, so that a signal
@@ -254,15 +255,16 @@ struct M {
     const std::atomic<std::uint32_t>* armed = nullptr;
     bool spinning = false; // looking for work, counted in nmspinning
     std::uint64_t rng = 0;
-    G* lockedg = nullptr;           // the only G that may run here
-    std::uint32_t lockedext = 0;    // lock_os_thread calls not yet undone
-    std::uint32_t vain_watches = 0; // in a row (locked.cpp)
-    G* lockednext = nullptr;        // a switch found it next, another M has to run it
+    G* lockedg = nullptr;        // the only G that may run here
+    std::uint32_t lockedext = 0; // lock_os_thread calls not yet undone
+    Patience watches;            // (locked.cpp)
+    G* lockednext = nullptr;     // a switch found it next, another M has to run it
     // Parking (mstart.cpp): nextp is set by who hands over a P; park counts wakes and is the futex.
     alignas(64) std::atomic<P*> nextp{nullptr};
     std::atomic<std::uint32_t> park{0};
     std::atomic<bool> asleep{false};     // a wake needs the futex call
     std::atomic<std::uint32_t> order{0}; // MOrder: what a woken M without nextp is to do
+    std::atomic<bool> claimable{false};  // awake and on no list: who takes this gives it a P
     bool on_credit = false;              // counted in ncredit
     bool steered = false;                // bound to a CPU until it has woken there
     std::atomic<std::uint32_t> idlelink{0};

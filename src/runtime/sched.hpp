@@ -184,6 +184,16 @@ inline bool only_p() {
     // relaxed: changes only while the world is stopped.
     return sched.gomaxprocs.load(std::memory_order_relaxed) == 1;
 }
+/// How many threads that only wait may stay awake: CPUs that no M with a P has work for. A guess.
+/// Once the runtime has started.
+inline std::int32_t spare_cpus() {
+    constexpr auto kRelaxed = std::memory_order_relaxed; // relaxed: a guess
+    const std::uint32_t busy =
+        sched.gomaxprocs.load(kRelaxed) - npidle().load(kRelaxed) - nmspinning().load(kRelaxed);
+    // acquire: pairs with the release in follow_cpus.
+    const std::size_t cpus = sched.cpus.load(std::memory_order_acquire)->size();
+    return static_cast<std::int32_t>(cpus) - static_cast<std::int32_t>(busy);
+}
 /// gp begins to wait.
 inline void note_wait(G* gp) {
     // relaxed, both: minutes, for people.
@@ -257,7 +267,7 @@ bool newosproc();
 /// Parks until it is given a P. `watched`: the P it has just passed on, and may get back at once.
 void stopm(M* m, P* watched = nullptr);
 /// Sleeps until m is handed a P or told what to do. Null: told.
-P* mpark(M* m, P* watched = nullptr);
+P* mpark(M* m);
 /// Has m been handed a P?
 bool has_nextp(const M* m);
 /// Leaves the runtime and ends the thread. m has no P.
@@ -320,8 +330,10 @@ void settle_locked(M* m, G* gp, bool hog);
 /// p, which no M is to be had for, to the M of a G that was preempted. False: there is none.
 bool start_preempted(P* p, bool spinning);
 [[noreturn]] void goexit_locked(M* m);
-/// Spins until m is handed a P. False: in vain.
-bool watch(M* m, P* p);
+/// m, on no list, stays awake for p to come back. The P it was handed, or null.
+P* watch_unlisted(M* m, P* p);
+/// ... and, on a list by now, for any.
+void stay_awake(M* m);
 /// Will a watcher see to what was just queued on p?
 bool watched(const P* p);
 
