@@ -23,6 +23,8 @@
 //
 // And an M that finds nothing looks for a blocked P with work before it sleeps (the scan): under
 // saturation most handoffs happen there, for nothing.
+#include <immintrin.h>
+
 #include <algorithm>
 
 #include "kernel/clock.hpp"
@@ -153,17 +155,22 @@ bool take_idle(M* m, bool spin, P* wanted = nullptr) {
     return true;
 }
 
-// The P-less M's last look at all queues before it sleeps. True: it has a P again.
-bool work_after_all(M* m) {
-    bool work = runqsize().load(kSeqCst) != 0;
-    P* its = nullptr;
+// The last look at all queues, of an M that ceases to look for work. `its`: whose, if it is a P's.
+bool any_work(P** its) {
+    if (runqsize().load(kSeqCst) != 0) return true;
     const std::uint32_t n = procs();
-    for (std::uint32_t i = 0; i < n && !work; i++) {
-        its = sched.allp[i];
-        work = has_own_work(its);
+    for (std::uint32_t i = 0; i < n; i++) {
+        *its = sched.allp[i];
+        if (has_own_work(*its)) return true;
     }
+    return false;
+}
+
+// For one without a P, before it sleeps. True: it has a P again.
+bool work_after_all(M* m) {
+    P* its = nullptr;
     // Gs can be stolen, requests only be handed over by who holds the P.
-    return work && take_idle(m, true, its);
+    return any_work(&its) && take_idle(m, true, its);
 }
 
 // Waits for the network and the first timer, as the one M that does. True: it has a P, and perhaps
@@ -214,6 +221,37 @@ G* take_global(P* p, std::uint32_t max) {
         q = globrunqget(max);
     }
     return first_of(p, q);
+}
+
+bool look_for_answer(const P* p) {
+    const std::int64_t until = kernel::nanotime() + Patience::kNs;
+    for (std::int64_t now = 0; now < until; now = kernel::nanotime()) {
+        for (int i = 0; i < 16; i++) {
+            if (runqsize().load(kRelaxed) != 0) return true; // relaxed: seen again under the lock
+            _mm_pause();
+        }
+        // relaxed, both: looked at again by the caller.
+        const std::int64_t when = p->timers.next_when.load(kRelaxed);
+        if ((p->attention.load(kRelaxed) & kAttnSwitch) != 0 || (when != 0 && when <= now)) break;
+    }
+    return false;
+}
+
+// A plain thread that m's last G talked to, and that is awake, may have an answer soon. That goes
+// by the global queue, and finds in m one who looks for work and need not be woken. Nor is another
+// woken in m's place if it was all there is.
+G* linger(M* m) {
+    if (!m->answered) return nullptr;
+    m->answered = false;
+    if (!m->lingers.worth_it()) return nullptr;
+    G* gp = look_for_answer(m->p) ? take_global(m->p, 0) : nullptr;
+    m->lingers.note(gp != nullptr);
+    if (!gp) return nullptr;
+    m->spinning = false;
+    nmspinning().fetch_sub(1, kSeqCst); // seq_cst: the spinner's full barrier, see the head
+    P* its = nullptr;
+    if (any_work(&its)) wakep();
+    return gp;
 }
 
 // Gives up the P, having found nothing; sleeps until there is one again. May come back with a G.
@@ -296,6 +334,7 @@ G* findrunnable(M* m, bool& inherit) {
             bool new_work = false;
             if (G* gp = steal_work(m, new_work)) return gp;
             if (new_work) continue;
+            if (G* gp = linger(m)) return gp;
         }
         if (G* gp = give_up_and_wait(m)) return gp;
     }

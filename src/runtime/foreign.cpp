@@ -7,10 +7,15 @@
 //
 //     foreign_park                              foreign_ready
 //     ------------                              -------------
-//     wake = 0
+//     wake = kAwake
 //     unlockf: others can find the G            plain_wakes++
-//     plain_parks++                             wake = 1;  futex wake
-//     while wake == 0: futex wait               nothing but the futex is touched after this
+//     plain_parks++                             was it kAsleep?  wake = kWoken
+//     looks at wake for a while                 if it was: futex wake
+//     wake: kAwake -> kAsleep                   nothing but the futex is touched after this
+//     while kAsleep: futex wait
+//
+// It looks for a while as two that talk to each other would sleep at each word otherwise. The M
+// that has readied it stays awake for the answer likewise (linger, findrunnable.cpp).
 //
 // Nobody but who took the G off its queue readies it, and once, as with any G. The wake may come
 // before the sleep; then there is none. A futex wake that comes late, when the thread has gone on,
@@ -25,6 +30,7 @@
 // at once, because there never is one.
 #include "runtime/foreign.hpp"
 
+#include <immintrin.h>
 #include <pthread.h>
 #include <unistd.h>
 
@@ -34,14 +40,20 @@
 #include "kernel/futex.hpp"
 #include "kernel/syscall.hpp"
 #include "runtime/lock.hpp"
+#include "runtime/patience.hpp"
 #include "runtime/sched.hpp"
 
 namespace baton::rt {
 
 namespace {
 
+constexpr auto kRelaxed = std::memory_order_relaxed;
+
+enum Wake : std::uint32_t { kAwake, kAsleep, kWoken };
+
 struct Foreign {
     G g;
+    Patience patience;
     int tid = 0;             // 0: on the free list
     Foreign* next = nullptr; // all there ever were
 };
@@ -101,6 +113,38 @@ G* make() {
     return gp;
 }
 
+std::atomic<std::int32_t> nlooking{0}; // threads in look_for_wake
+
+bool look_for_wake(const G* gp) {
+    const std::int64_t until = kernel::nanotime() + Patience::kNs;
+    do {
+        for (int i = 0; i < 16; i++) {
+            // acquire: as in await.
+            if (gp->wake.load(std::memory_order_acquire) == kWoken) return true;
+            _mm_pause();
+        }
+    } while (kernel::nanotime() < until);
+    return false;
+}
+
+void await(G* gp) {
+    Patience& patience = of(gp)->patience;
+    // relaxed, all: a bound, not a promise.
+    if (started() && nlooking.load(kRelaxed) < spare_cpus() && patience.worth_it()) {
+        nlooking.fetch_add(1, kRelaxed);
+        const bool woken = look_for_wake(gp);
+        nlooking.fetch_sub(1, kRelaxed);
+        patience.note(woken);
+        if (woken) return;
+    }
+    std::uint32_t awake = kAwake;
+    // acquire, both: pair with foreign_ready; what the waker wrote is seen. relaxed: tells nothing.
+    if (!gp->wake.compare_exchange_strong(awake, kAsleep, kRelaxed, std::memory_order_acquire))
+        return;
+    while (gp->wake.load(std::memory_order_acquire) == kAsleep)
+        (void)kernel::futex_wait(&gp->wake, kAsleep);
+}
+
 } // namespace
 
 G* foreign_g() noexcept {
@@ -109,29 +153,31 @@ G* foreign_g() noexcept {
 }
 
 void foreign_park(UnlockFn unlockf, void* lock, WaitReason reason) {
-    constexpr auto kRelaxed = std::memory_order_relaxed;
     G* gp = foreign_g();
     gp->waitreason = reason;
     tick_coarse_clock(kernel::nanotime()); // which stands still while no goroutine runs
     note_wait(gp);
     gp->status.store(GStatus::kWaiting, kRelaxed); // relaxed: see G::status
-    gp->wake.store(0, kRelaxed);                   // relaxed: published by what unlockf does
+    gp->wake.store(kAwake, kRelaxed);              // relaxed: published by what unlockf does
     if (!unlockf || unlockf(gp, lock)) {
         sched.plain_parks.fetch_add(1, kSeqCst);
-        // acquire: pairs with the release in foreign_ready; what the waker wrote is seen.
-        while (gp->wake.load(std::memory_order_acquire) == 0)
-            (void)kernel::futex_wait(&gp->wake, 0);
+        await(gp);
     }
     gp->status.store(GStatus::kRunning, kRelaxed); // relaxed: see G::status
 }
 
 void foreign_ready(G* gp) {
     sched.plain_wakes.fetch_add(1, kSeqCst);
-    gp->wake.store(1, std::memory_order_release); // release: pairs with foreign_park
-    kernel::futex_wake(&gp->wake, 1);
+    // release: pairs with await.
+    if (gp->wake.exchange(kWoken, std::memory_order_release) == kAsleep) {
+        kernel::futex_wake(&gp->wake, 1);
+    } else if (M* m = getm_or_null()) {
+        m->answered = true;
+    }
 }
 
 void foreign_forget() {
+    nlooking.store(0, kRelaxed); // relaxed: there is but one thread
     new (&pool) Pool;
     own_g = nullptr;
 }

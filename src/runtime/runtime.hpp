@@ -258,6 +258,8 @@ struct M {
     G* lockedg = nullptr;        // the only G that may run here
     std::uint32_t lockedext = 0; // lock_os_thread calls not yet undone
     Patience watches;            // (locked.cpp)
+    Patience lingers;            // (findrunnable.cpp)
+    bool answered = false;       // a plain thread that is awake, since it last found no work
     G* lockednext = nullptr;     // a switch found it next, another M has to run it
     // Parking (mstart.cpp): nextp is set by who hands over a P; park counts wakes and is the futex.
     alignas(64) std::atomic<P*> nextp{nullptr};

@@ -4,19 +4,23 @@
 // run: tiers
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <csignal>
 #include <cstdio>
 #include <ctime>
+#include <fstream>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "baton/baton.hpp"
 #include "kernel/build.hpp"
+#include "runtime/patience.hpp"
 #include "support/child.hpp"
 
 using namespace std::chrono_literals;
@@ -35,6 +39,23 @@ void over_procs(F f) {
         baton::run([procs] { baton::set_max_procs(procs); });
         f();
     }
+}
+
+/// Of all CPUs, in ticks.
+struct CpuTimes {
+    double idle = 0, all = 0;
+};
+CpuTimes cpu_times() {
+    CpuTimes times;
+    std::ifstream stat("/proc/stat");
+    std::string word;
+    stat >> word;
+    double ticks = 0;
+    for (int column = 0; column < 8 && stat >> ticks; column++) {
+        times.all += ticks;
+        if (column == 3) times.idle = ticks;
+    }
+    return times;
 }
 
 struct Threads {
@@ -67,6 +88,65 @@ TEST_CASE("foreign: a plain thread and a goroutine hand values to each other, un
             CHECK(!back.recv());
         }).join();
     });
+}
+
+TEST_CASE("foreign: a plain thread and a goroutine that answer at once do not sleep in between") {
+    if (std::thread::hardware_concurrency() < 2) {
+        std::printf("skip: one CPU: the two cannot be awake at once\n");
+        return;
+    }
+    over_procs([] {
+        constexpr long kN = 200;
+        Chan<int> there, back;
+        baton::go([=] {
+            for (const int n : there) back.send(n + 1);
+        });
+        std::thread([=] {
+            const auto sleeps = [] { // of all threads
+                rusage use;
+                ::getrusage(RUSAGE_SELF, &use);
+                return use.ru_nvcsw;
+            };
+            // The best of some rounds, and only if the CPUs had nothing else to do: two that sleep
+            // at each value leave most of them idle.
+            const CpuTimes before = cpu_times();
+            long best = 2 * kN;
+            for (const auto end = Clock::now() + 3s; best > kN / 4 && Clock::now() < end;) {
+                const long slept = sleeps();
+                for (int i = 0; i < kN; i++) {
+                    there.send(i);
+                    (void)back.recv();
+                }
+                best = std::min(best, sleeps() - slept);
+            }
+            const CpuTimes after = cpu_times();
+            const double idle = (after.idle - before.idle) / (after.all - before.all);
+            const bool busy = best > kN / 4 && idle < 0.2;
+            if (busy) std::printf("skip: others use the CPUs: nothing to be said of who sleeps\n");
+            CHECK((best <= kN / 4 || busy));
+        }).join();
+        there.close();
+    });
+}
+
+TEST_CASE("foreign: who stays awake in vain soon does so no longer, but tries again") {
+    baton::rt::Patience patience;
+    const auto tries = [&](int waits) {
+        int n = 0;
+        for (int i = 0; i < waits; i++) {
+            if (!patience.worth_it()) continue;
+            n++;
+            patience.note(false);
+        }
+        return n;
+    };
+    CHECK(tries(1000) < 40);
+    CHECK(tries(100) > 0);
+    while (!patience.worth_it()) {
+    }
+    patience.note(true);
+    CHECK(tries(1));
+    CHECK(tries(1));
 }
 
 TEST_CASE("foreign: two plain threads talk through a channel, buffered and not") {
