@@ -147,15 +147,11 @@ Poller read_poller() {
 }
 
 bool read_preempt() {
-#ifdef BATON_TSAN
-    return false;
-#else
     const char* v = env("BATON_PREEMPT");
     if (!v || std::strcmp(v, "on") == 0) return true;
     if (std::strcmp(v, "off") == 0) return false;
     warn("BATON_PREEMPT=%s: not one of on, off; using on", v);
     return true;
-#endif
 }
 
 assist::Actor attach_understudy() { return actor(attach_helper(shared::M_UNDERSTUDY)); }

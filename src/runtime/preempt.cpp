@@ -45,6 +45,7 @@
 #include "kernel/syscall.hpp"
 #include "runtime/ask.hpp"
 #include "runtime/sched.hpp"
+#include "runtime/tsan_signal.hpp"
 
 namespace baton::rt {
 
@@ -123,10 +124,11 @@ void chain(int sig, siginfo_t* info, void* context) {
 void on_urg(int sig, siginfo_t* info, void* context) {
     M* m = getm_or_null();
     const int saved = errno;
+    const bool late = was_put_off();
     const bool asked = m && info->si_code == SI_TKILL && answer_stack(m, context);
     const bool signalled = m && info->si_code == SI_TKILL && m->signalled.exchange(false, kSeqCst);
     if (!asked && !signalled) {
-        chain(sig, info, context);
+        if (!late) chain(sig, info, context);
         return;
     }
     begin_call_anew(m, context); // first: other handlers may run while this one waits
@@ -138,7 +140,7 @@ void on_urg(int sig, siginfo_t* info, void* context) {
 bool ours() {
     struct sigaction now;
     return sigaction(SIGURG, nullptr, &now) == 0 && (now.sa_flags & SA_SIGINFO) != 0 &&
-           now.sa_sigaction == on_urg;
+           (now.sa_sigaction == on_urg || entered_directly(SIGURG, now.sa_sigaction));
 }
 
 bool install() {
@@ -146,7 +148,7 @@ bool install() {
     sa.sa_sigaction = on_urg;
     sa.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESTART;
     sigemptyset(&sa.sa_mask);
-    return sigaction(SIGURG, &sa, &old_urg) == 0;
+    return sigaction(SIGURG, &sa, &old_urg) == 0 && enter_directly(SIGURG, on_urg);
 }
 
 bool restarted_never(long nr) {

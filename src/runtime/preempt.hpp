@@ -13,7 +13,8 @@ namespace baton::rt {
 
 /// Takes SIGURG; what is not ours goes on to the handler that was there before.
 void install_preemption();
-/// Is it on? Off by BATON_PREEMPT=off, and under ThreadSanitizer, which delays signals at will.
+/// Is it on? Off by BATON_PREEMPT=off, and where ThreadSanitizer is linked in statically, which
+/// delays signals at will.
 bool preemption() noexcept;
 /// Has p's M heed p's attention now, if it is in G code: true if it was sent a signal.
 bool preemptone(P* p);
