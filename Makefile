@@ -54,6 +54,7 @@ LIB_OBJ   := $(filter-out $(PRELOAD_OBJ),\
 TEST_OBJ  := $(call picked,$(call objects,tests/unit/*.cpp tests/stress/*.cpp))
 HOOK_OBJ  := $(call picked,$(call objects,tests/preload/*.cpp))
 ROW_OBJ   := $(call objects,tests/preload/rows/*.cpp)
+SLOW_OBJ  := $(call objects,tests/preload/lib/*.cpp)
 BENCH_OBJ := $(call objects,tests/bench/*.cpp)
 # Those of other libraries are built where these are. They are linked with the hooks; tlsecho, which
 # needs none, with OpenSSL alone.
@@ -66,7 +67,7 @@ EX_OBJ    := $(filter-out $(foreach n,$(EX_OTHERS),$(if $(call library_of,$n),,%
 TEST_AID  := $(call objects,tests/support/*.cpp)
 BENCH_AID := $(call objects,tests/bench/support/*.cpp)
 SKELETONS := $(patsubst bpf/%.bpf.c,$(BUILD)/gen/%.skel.h,$(sort $(wildcard bpf/*.bpf.c)))
-ALL_OBJ   := $(LIB_OBJ) $(PRELOAD_OBJ) $(TEST_OBJ) $(HOOK_OBJ) $(ROW_OBJ) \
+ALL_OBJ   := $(LIB_OBJ) $(PRELOAD_OBJ) $(TEST_OBJ) $(HOOK_OBJ) $(ROW_OBJ) $(SLOW_OBJ) \
              $(BENCH_OBJ) $(EX_OBJ) $(TEST_AID) $(BENCH_AID)
 
 LIB       := $(BUILD)/libbaton.a
@@ -106,6 +107,11 @@ $(HOOK_BIN): $(BUILD)/%: $(BUILD)/obj/%.o $(TEST_AID) $(LIB) | $(BUILD)/libbaton
 $(BUILD)/tests/preload/conformance: $(ROW_OBJ)
 $(BUILD)/tests/preload/linked: $(BUILD)/libbaton_preload.so
 $(BUILD)/tests/preload/linked: LDLIBS += -Wl,-rpath,'$$ORIGIN/../..'
+# What stands behind the hooks, or is opened late.
+$(BUILD)/tests/preload/waiting: | $(BUILD)/tests/preload/libslow.so
+$(BUILD)/tests/preload/libslow.so: $(SLOW_OBJ)
+	@mkdir -p $(@D)
+	$(call quiet,LD)$(CXX) -shared $(LDFLAGS) -o $@ $^
 # The libraries that are shown at work, those that are there.
 $(BUILD)/tests/preload/postgres: LDLIBS += $(call packages,libpq)
 $(BUILD)/tests/preload/sqlite: LDLIBS += $(call packages,sqlite3)
@@ -134,6 +140,7 @@ $(TEST_BIN) $(HOOK_BIN) $(BENCH_BIN) $(EX_BIN):
 # The .d files name the skeletons a source includes, but only once it has been compiled: order-only
 # for the first time. Examples see the public headers alone, as their readers will.
 $(LIB_OBJ) $(PRELOAD_OBJ): FLAGS += $(LIBFLAGS)
+$(SLOW_OBJ): FLAGS += -fPIC
 # Its calls must end in jumps, so that a thread's own see the frames of libc alone; and what it
 # stands before is what sanitizers do, too.
 $(PRELOAD_OBJ): FLAGS += -fno-exceptions -fno-rtti -fno-threadsafe-statics \

@@ -12,6 +12,7 @@
 #include "preload/fd.hpp"
 #include "preload/locks.hpp"
 #include "preload/preload.hpp"
+#include "preload/turns.hpp"
 
 namespace baton::preload {
 
@@ -59,6 +60,8 @@ bool from_allocator(const void* caller) {
 
 void in_child() {
     forget_descriptors();
+    forget_turns();
+    note_fork_generation();
     forget_tid();
     inherit_locks();
 }
@@ -94,6 +97,7 @@ baton_preload_attach_v1(const baton_hooks_v1* runtime) {
     if (!rt) {
         ::dl_iterate_phdr(note_allocator, nullptr);
         note_process();
+        note_fork_generation();
         (void)::pthread_atfork(note_forker, nullptr, in_child);
     }
     rt = runtime;

@@ -66,18 +66,25 @@ long own_pid = 0;
 
 bool is_own_process() { return raw_syscall(SYS_getpid) == own_pid; }
 
-void evict(Descriptor* d) {
+constexpr std::int64_t kCancelAgainNs = 1'000'000;
+
+void evict(int fd, Descriptor* d) {
     const std::atomic_ref reader(d->slot.reader), writer(d->slot.writer);
     // seq_cst: with the look at gen in fd_wait, after a waiter has made itself known in one of
     // these. It sees the new gen, or is seen here.
     std::atomic_ref(d->slot.gen).fetch_add(1, std::memory_order_seq_cst);
     if (reader.load(std::memory_order_seq_cst) != 0 || writer.load(std::memory_order_seq_cst) != 0)
         rt->fd_evict(&d->slot);
+    // One that the kernel was not yet given when we had it give up is found by a later look.
+    while (d->in_ring.load(std::memory_order_seq_cst) != 0) { // seq_cst: with connect
+        rt->ring_cancel(fd);
+        rt->sleep_until(deadline_in(kCancelAgainNs));
+    }
 }
 
-void close_known(Descriptor* d) {
+void close_known(int fd, Descriptor* d) {
     d->kind.store(Kind::kUnknown, kRelaxed); // relaxed: a guess
-    if (is_own_process()) evict(d);
+    if (is_own_process()) evict(fd, d);
 }
 
 } // namespace
@@ -111,7 +118,7 @@ Kind kind_of(Descriptor* d, int fd, long* err) {
 void closing(int fd) {
     Descriptor* d = known_descriptor(fd);
     // relaxed: a number nobody has used through us has no kind.
-    if (d && (d->kind.load(kRelaxed) != Kind::kUnknown || d->slot.pd)) close_known(d);
+    if (d && (d->kind.load(kRelaxed) != Kind::kUnknown || d->slot.pd)) close_known(fd, d);
 }
 
 void closing_range(unsigned first, unsigned last) {
@@ -130,8 +137,10 @@ void forget_descriptors() {
     note_process();
     for (auto& page : pages) {
         Descriptor* d = page.load(kRelaxed); // relaxed: the child has one thread
-        for (std::size_t i = 0; d && i < kPerPage; i++)
+        for (std::size_t i = 0; d && i < kPerPage; i++) {
             if (d[i].slot.pd || d[i].slot.reader || d[i].slot.writer) rt->fd_forget(&d[i].slot);
+            d[i].in_ring.store(0, kRelaxed); // relaxed: as above
+        }
     }
 }
 
@@ -153,13 +162,20 @@ void Wait::begin() {
         deadline_ = deadline_in(t.tv_sec * kNsPerS + t.tv_usec * 1000);
 }
 
+bool Wait::may_wait() {
+    // seq_cst: with evict.
+    gen_ = std::atomic_ref(d_->slot.gen).load(std::memory_order_seq_cst);
+    if (nonblocking()) return false;
+    begin();
+    return true;
+}
+
+bool Wait::is_closed() const {
+    return std::atomic_ref(d_->slot.gen).load(std::memory_order_seq_cst) != gen_; // as above
+}
+
 Wait::Next Wait::operator()() {
-    if (!begun_) {
-        // seq_cst: with evict.
-        gen_ = std::atomic_ref(d_->slot.gen).load(std::memory_order_seq_cst);
-        if (nonblocking()) return Next::kGiveUp;
-        begin();
-    }
+    if (!begun_ && !may_wait()) return Next::kGiveUp;
     // Always ready, yet never to be had: what poll says of some sockets (a datagram's receiver is
     // full), or others are always faster.
     if (++vain_ > kVainMost && deadline_ == kNever) return Next::kBlock;

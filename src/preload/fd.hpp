@@ -28,6 +28,7 @@ enum class Kind : std::uint32_t { kUnknown, kSocket, kStream, kPollable, kFile }
 struct Descriptor {
     baton_fd_slot slot;
     std::atomic<Kind> kind;
+    std::atomic<std::uint32_t> in_ring; // connects that a ring has
 };
 
 /// Null: a number too large, or no memory for the table. Then the call blocks its thread.
@@ -58,9 +59,16 @@ public:
         kGiveUp, // the call returns what it has, or error()
         kBlock   // it cannot be waited for: the call is to block its thread
     };
+    /// False: the program does not wish to wait. What comes after it happens to what the
+    /// descriptor is now.
+    bool may_wait();
     /// The attempt has said EAGAIN. Parks.
     Next operator()();
     int error() const { return error_; }
+    /// By the socket's timeout, once it may wait.
+    std::int64_t deadline() const { return deadline_; }
+    /// Has it been closed since?
+    bool is_closed() const;
     /// Is it, or would it be, the program's wish not to wait?
     bool nonblocking();
     /// Gives up then, too.
@@ -78,6 +86,50 @@ private:
     int vain_ = 0;
     std::uint32_t gen_ = 0;
     std::int64_t deadline_ = kNever;
+};
+
+/// A wait until fd is ready, or the deadline.
+class Readiness {
+public:
+    Readiness(int fd, bool for_write, std::int64_t deadline)
+        : d_(descriptor_of(fd)), fd_(fd), write_(for_write), deadline_(deadline) {
+        // seq_cst: with evict.
+        if (d_) gen_ = std::atomic_ref(d_->slot.gen).load(std::memory_order_seq_cst);
+    }
+    /// Parks. 0, ETIMEDOUT, EBADF, or what keeps it from being waited for.
+    int operator()() { return d_ ? rt->fd_wait(&d_->slot, fd_, write_, deadline_, gen_) : EMFILE; }
+
+private:
+    Descriptor* d_;
+    int fd_;
+    bool write_;
+    std::int64_t deadline_;
+    std::uint32_t gen_ = 0;
+};
+
+/// Is there news, by poll?
+inline bool is_ready(int fd, short events) {
+    pollfd pfd{fd, events, 0};
+    return raw_syscall(SYS_poll, &pfd, 1, 0) != 0;
+}
+
+/// A descriptor of our own, which tells that a child or a thread has ended.
+class PidFd {
+public:
+    PidFd(int pid, unsigned flags)
+        : fd_(pid > 0 ? static_cast<int>(raw_syscall(SYS_pidfd_open, pid, flags)) : -1) {}
+    ~PidFd() {
+        if (fd_ < 0) return;
+        closing(fd_);
+        (void)raw_syscall(SYS_close, fd_);
+    }
+    PidFd(const PidFd&) = delete;
+    PidFd& operator=(const PidFd&) = delete;
+    bool ok() const { return fd_ >= 0; }
+    int fd() const { return fd_; }
+
+private:
+    int fd_;
 };
 
 } // namespace baton::preload

@@ -6,18 +6,13 @@
 
 #include "preload/fd.hpp"
 #include "preload/msg.hpp"
+#include "preload/turns.hpp"
 
 namespace baton::preload {
 
 namespace {
 
 using Next = Wait::Next;
-
-/// Is there something for it, by poll? Then a call is unlikely to wait.
-bool ready(int fd, short events) {
-    pollfd pfd{fd, events, 0};
-    return raw_syscall(SYS_poll, &pfd, 1, 0) != 0;
-}
 
 /// One attempt at transferring `n` pieces from or to a descriptor of that kind: what it did, or
 /// -EAGAIN where it would wait, -ENOTSOCK where the kind is not what it was.
@@ -39,7 +34,7 @@ long attempt(Descriptor* d, Kind kind, int fd, const iovec* iov, int n, bool wri
         if (r != -EOPNOTSUPP) return r;
         d->kind.store(Kind::kPollable, std::memory_order_relaxed); // relaxed: a guess
     }
-    if (!ready(fd, write ? POLLOUT : POLLIN)) return -EAGAIN;
+    if (!is_ready(fd, write ? POLLOUT : POLLIN)) return -EAGAIN;
     Bracket bracket;
     return raw_syscall(write ? SYS_writev : SYS_readv, fd, iov, n);
 }
@@ -48,6 +43,12 @@ std::size_t total(const iovec* iov, int n) {
     std::size_t sum = 0;
     for (int i = 0; i < n; i++) sum += iov[i].iov_len;
     return sum;
+}
+
+/// A file's. Rejected: rings, where two reads that share a position do not take turns.
+long block_file(int fd, const iovec* iov, int n, bool write) {
+    const FileTurn turn([fd] { return is_file(fd); });
+    return raw_syscall(write ? SYS_writev : SYS_readv, fd, iov, n);
 }
 
 /// The call that blocks, for what cannot be waited for.
@@ -65,7 +66,7 @@ long transfer_in(int fd, const iovec* iov, int n) {
     for (;;) {
         const Kind kind = kind_of(d, fd, &err);
         if (err != 0) return err;
-        if (kind == Kind::kFile) return block(fd, iov, n, false);
+        if (kind == Kind::kFile) return block_file(fd, iov, n, false);
         const long r = attempt(d, kind, fd, iov, n, false);
         if (r == -ENOTSOCK) {
             d->kind.store(Kind::kUnknown, std::memory_order_relaxed); // relaxed: a guess
@@ -89,7 +90,7 @@ long transfer_out(int fd, const iovec* iov, int n) {
     for (;;) {
         const Kind kind = kind_of(d, fd, &err);
         if (err != 0) return rest.done() > 0 ? rest.done() : err;
-        long r = kind == Kind::kFile ? block(fd, rest.iov(), rest.n(), true)
+        long r = kind == Kind::kFile ? block_file(fd, rest.iov(), rest.n(), true)
                                      : attempt(d, kind, fd, rest.iov(), rest.n(), true);
         if (r == -ENOTSOCK) {
             d->kind.store(Kind::kUnknown, std::memory_order_relaxed); // relaxed: a guess

@@ -89,6 +89,9 @@ void take_back(pthread_mutex_t* m);
 void note_forker();
 void inherit_locks();
 
+/// What the word of a pthread_once_t is while its function runs, in this process.
+void note_fork_generation();
+
 /// This thread's number, as libc's own; and in a forked child it is another.
 int own_tid();
 void forget_tid();

@@ -12,8 +12,6 @@ namespace baton::preload {
 
 namespace {
 
-using Next = Wait::Next;
-
 long poll_now(pollfd* fds, nfds_t n) { return raw_syscall(SYS_poll, fds, n, 0); }
 
 /// An epoll instance that becomes readable when one of the descriptors has news.
@@ -54,25 +52,6 @@ private:
     nfds_t n_;
     int epfd_;
     bool failed_ = false;
-};
-
-/// Waits until fd is ready, or the deadline. kBlock: it cannot be waited for.
-class Readiness {
-public:
-    Readiness(int fd, bool for_write, std::int64_t deadline)
-        : d_(descriptor_of(fd)), fd_(fd), write_(for_write), deadline_(deadline) {
-        // seq_cst: with evict.
-        if (d_) gen_ = std::atomic_ref(d_->slot.gen).load(std::memory_order_seq_cst);
-    }
-    /// 0, ETIMEDOUT, EBADF, or what keeps it from being waited for.
-    int operator()() { return d_ ? rt->fd_wait(&d_->slot, fd_, write_, deadline_, gen_) : EMFILE; }
-
-private:
-    Descriptor* d_;
-    int fd_;
-    bool write_;
-    std::int64_t deadline_;
-    std::uint32_t gen_ = 0;
 };
 
 /// Until `ask` has an answer other than 0, fd being what becomes ready then.

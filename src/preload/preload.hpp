@@ -15,11 +15,15 @@
 
 #include <atomic>
 #include <cerrno>
+#include <cstdarg>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
 #include <ctime>
+#include <cwchar>
 
+#include <fcntl.h>
+#include <mqueue.h>
 #include <netdb.h>
 #include <poll.h>
 #include <pthread.h>
@@ -27,6 +31,7 @@
 #include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/select.h>
+#include <sys/sem.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
@@ -80,24 +85,12 @@ extern long m_offset; // rt's; 0 before
 
 // ---- real.cpp ----
 
-#define GROUP(...)
 #define PARK(group, type, name, params, args) kReal_##name,
 #define SAME(group, type, name, params, target, args) kReal_##name,
-#define CALL PARK
-#define LAST PARK
-#define OWNER PARK
-#define OWNER_SAME SAME
 enum RealIndex : unsigned {
 #include "preload/symbols.def"
     kReals
 };
-#undef GROUP
-#undef PARK
-#undef CALL
-#undef SAME
-#undef LAST
-#undef OWNER
-#undef OWNER_SAME
 
 extern void* real_slots[kReals];
 extern const char* const kRealNames[kReals];
@@ -110,44 +103,24 @@ void* find_real(RealIndex i);
     return f ? f : find_real(i);
 }
 
-#define GROUP(...)
-#define LAST PARK
-#define OWNER PARK
-#define OWNER_SAME SAME
 // NOLINTBEGIN(bugprone-macro-parentheses): types and lists of parameters do not take them
 #define PARK(group, type, name, params, args)                                                      \
     [[gnu::always_inline]] inline auto real_##name() {                                             \
         return reinterpret_cast<type(*) params>(real_at(kReal_##name));                            \
     }
-#define CALL PARK
 #define SAME(group, type, name, params, target, args) PARK(group, type, name, params, args)
 #include "preload/symbols.def"
 // NOLINTEND(bugprone-macro-parentheses)
-#undef GROUP
-#undef PARK
-#undef CALL
-#undef SAME
-#undef LAST
-#undef OWNER
-#undef OWNER_SAME
 
 // The hooks themselves.
 #define BATON_BARE(...) __VA_ARGS__
-#define GROUP(...)
 #define PARK(group, type, name, params, args) type g_##name params;
-#define OWNER PARK
+#define OWNER(group, type, name, params, args) type g_##name params;
 #define LAST(group, type, name, params, args) type t_##name(BATON_BARE params, const void* caller);
 #define CALL(...)
 #define SAME(...)
 #define OWNER_SAME(...)
 #include "preload/symbols.def"
-#undef GROUP
-#undef PARK
-#undef CALL
-#undef SAME
-#undef LAST
-#undef OWNER
-#undef OWNER_SAME
 
 // ---- support ----
 

@@ -16,12 +16,7 @@ namespace baton::preload {
 
 constinit void* real_slots[kReals] = {};
 
-#define GROUP(...)
-#define LAST PARK
-#define OWNER PARK
-#define OWNER_SAME SAME
 #define PARK(group, type, name, params, args) #name,
-#define CALL PARK
 #define SAME(group, type, name, params, target, args) #name,
 const char* const kRealNames[kReals] = {
 #include "preload/symbols.def"

@@ -4,9 +4,10 @@
 // assembler names, as libc's headers declare some of them in ways that differ between versions of
 // it.
 #include "preload/preload.hpp"
+#include "preload/stdio.hpp"
+#include "preload/turns.hpp"
 
 #define EXPORT [[gnu::visibility("default"), gnu::used]]
-#define GROUP(...)
 // NOLINTBEGIN(bugprone-macro-parentheses): types and lists of parameters do not take them
 #define HOOK(place, group, type, name, params, args, ours)                                         \
     extern "C" EXPORT type hook_##name params __asm__(#name);                                      \
@@ -23,14 +24,34 @@
     HOOK(on_goroutine, group, type, name, params, args, g_##name args)
 #define OWNER_SAME(group, type, name, params, target, target_args)                                 \
     HOOK(on_goroutine, group, type, name, params, target_args, g_##target target_args)
-#define CALL(group, type, name, params, args)                                                      \
+#define BLOCK(group, type, name, params, args, before, bracket)                                    \
     namespace baton::preload {                                                                     \
     [[gnu::noinline]] static type block_##name params {                                            \
-        Bracket bracket;                                                                           \
+        before;                                                                                    \
+        const bracket;                                                                             \
         return real_##name() args;                                                                 \
     }                                                                                              \
     }                                                                                              \
     HOOK(may_park, group, type, name, params, args, block_##name args)
+#define CALL(group, type, name, params, args)                                                      \
+    BLOCK(group, type, name, params, args, , Bracket bracket)
+#define TURN(group, type, name, params, sure, args)                                                \
+    BLOCK(group, type, name, params, args, , FileTurn turn([&] { return sure; }))
+#define NAME(group, type, name, params, args)                                                      \
+    BLOCK(group, type, name, params, args, , NameTurn turn)
+#define READS(group, type, name, params, file, args)                                               \
+    BLOCK(group, type, name, params, args, await_input(file), Bracket bracket)
+#define WRITES(group, type, name, params, file, n, args)                                           \
+    BLOCK(group, type, name, params, args, await_room(file, n), Bracket bracket)
+#define FORMATS(group, type, name, vname, params, last, args)                                      \
+    extern "C" EXPORT type hook_##name(BATON_BARE params, ...) __asm__(#name);                     \
+    type hook_##name(BATON_BARE params, ...) {                                                     \
+        va_list list;                                                                              \
+        va_start(list, last);                                                                      \
+        const type r = hook_##vname args;                                                          \
+        va_end(list);                                                                              \
+        return r;                                                                                  \
+    }
 #define LAST(group, type, name, params, args)                                                      \
     extern "C" EXPORT type hook_##name params __asm__(#name);                                      \
     type hook_##name params {                                                                      \

@@ -19,13 +19,17 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <new>
 
 #include <dlfcn.h>
+#include <liburing.h>
 
 #include "baton/hooks.hpp"
 #include "baton/run.hpp"
 #include "baton/time.hpp"
+#include "runtime/file_calls.hpp"
 #include "runtime/netpoll.hpp"
+#include "runtime/ring.hpp"
 #include "runtime/sched.hpp"
 #include "runtime/sema.hpp"
 
@@ -205,6 +209,48 @@ void fd_forget(baton_fd_slot* slot) {
 void sleep_until(std::int64_t when_ns) { detail::sleep_until_ns(when_ns); }
 void yield_to_others() { yield(); }
 
+// ---- rings and turns ----
+
+static_assert(BATON_NO_RING == kNoRing && BATON_GIVEN_UP == kGivenUp);
+static_assert(sizeof(FileCall) <= sizeof(baton_file_call));
+
+struct Connect {
+    int fd;
+    const sockaddr* to;
+    socklen_t len;
+};
+void fill_connect(io_uring_sqe* sqe, const void* arg) {
+    const auto* c = static_cast<const Connect*>(arg);
+    io_uring_prep_connect(sqe, c->fd, c->to, c->len);
+}
+long ring_connect(int fd, const void* to, std::uint32_t len, std::int64_t deadline) {
+    const Connect c{fd, static_cast<const sockaddr*>(to), len};
+    return ring_call(fill_connect, &c, until_ns(deadline));
+}
+
+struct Read {
+    int fd;
+    const iovec* iov;
+    int n;
+    std::int64_t at;
+};
+void fill_read(io_uring_sqe* sqe, const void* arg) {
+    const auto* r = static_cast<const Read*>(arg);
+    io_uring_prep_readv(sqe, r->fd, r->iov, static_cast<unsigned>(r->n),
+                        static_cast<std::uint64_t>(r->at));
+}
+long ring_read(int fd, const iovec* iov, int n, std::int64_t at) {
+    const Read r{fd, iov, n, at};
+    return ring_call(fill_read, &r, {});
+}
+
+void file_enter(baton_file_call* call, int in_turn) {
+    new (call) FileCall(in_turn ? FileCall::Turn::kOne : FileCall::Turn::kNone);
+}
+void file_leave(baton_file_call* call) { reinterpret_cast<FileCall*>(call)->~FileCall(); }
+// Who is told no takes a turn right away; as many as there are Ps may be told so at once.
+int file_busy() { return file_calls_now() * 2 + procs() >= file_threads(); }
+
 // How far from the thread pointer this thread's, and so every thread's, baton_tls_m lies.
 long m_offset() {
     long offset;
@@ -225,7 +271,13 @@ baton_hooks_v1 table{
     .yield = yield_to_others,
     .fd_wait = fd_wait,
     .park = park,
+    .ring_connect = ring_connect,
+    .ring_read = ring_read,
+    .file_enter = file_enter,
+    .file_leave = file_leave,
     .wake = wake,
+    .file_busy = file_busy,
+    .ring_cancel = rings_cancel_fd,
     .fd_evict = fd_evict,
     .fd_forget = fd_forget,
 };

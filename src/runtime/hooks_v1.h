@@ -9,6 +9,7 @@
 #pragma once
 
 #include <stdint.h>
+#include <sys/uio.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -22,6 +23,16 @@ struct baton_fd_slot {
     uint32_t writer;
     uint32_t gen; /* one up when the descriptor is closed */
 };
+
+/* A call on a file that is under way; the runtime's. */
+struct baton_file_call {
+    void* word[3];
+};
+
+/* What ring_connect and ring_read say besides a result or -errno: there is no ring, nothing has
+ * been done; and another than the caller had the kernel give it up. */
+#define BATON_NO_RING (-4096)
+#define BATON_GIVEN_UP (-4097)
 
 enum baton_place {
     BATON_ELSEWHERE,  /* a plain thread, the runtime's own code, a signal handler's own stack */
@@ -52,9 +63,20 @@ struct baton_hooks_v1 {
     /* 0: woken by wake; EAGAIN: still(arg) was 0, asked when nobody could have woken us;
      * ETIMEDOUT. */
     int (*park)(const void* addr, int (*still)(void*), void* arg, int64_t deadline);
+    /* connect, and pread of a file, by a ring. -ETIMEDOUT past the deadline, too. */
+    long (*ring_connect)(int fd, const void* to, uint32_t len, int64_t deadline);
+    long (*ring_read)(int fd, const struct iovec* iov, int n, int64_t at);
+    /* An announced call on a file, if in_turn one of BATON_FILE_THREADS. leave does not park. */
+    void (*file_enter)(struct baton_file_call* call, int in_turn);
+    void (*file_leave)(struct baton_file_call* call);
 
     /* Any thread. */
     int (*wake)(const void* addr, int most); /* how many were woken */
+    /* Are about half of the turns taken? If not, they are not when the caller has taken one,
+     * either, nor is the last one. */
+    int (*file_busy)(void);
+    /* Ends the ring_connect calls of that descriptor that the kernel has by now. */
+    void (*ring_cancel)(int fd);
     /* Who waits for the slot's descriptor looks at gen. */
     void (*fd_evict)(struct baton_fd_slot* slot);
     /* In a forked child, once the runtime has forgotten its parent. */

@@ -12,6 +12,7 @@
 // Both are timed in turns within one process, and each is the fastest of its short runs: the
 // difference of a few nanoseconds would else drown.
 #include <algorithm>
+#include <cstdio>
 #include <string>
 #include <thread>
 
@@ -20,6 +21,7 @@
 #include <pthread.h>
 #include <semaphore.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -116,6 +118,47 @@ Times measure(const std::string& op, long ms) {
         return in_turns(
             ms, [&] { p(-1, b, 8, 0); }, [&] { (void)!::pread(-1, b, 8, 0); });
     }
+    if (op == "connect") { // refused at once
+        auto* volatile f = native<decltype(::connect)>("connect");
+        return in_turns(
+            ms, [&] { f(-1, nullptr, 0); }, [&] { (void)::connect(-1, nullptr, 0); });
+    }
+    if (op == "waitpid") { // no such child
+        auto* volatile f = native<decltype(::waitpid)>("waitpid");
+        return in_turns(
+            ms, [&] { f(1, nullptr, 0); }, [&] { (void)::waitpid(1, nullptr, 0); });
+    }
+    if (op == "fsync") {
+        auto* volatile f = native<decltype(::fsync)>("fsync");
+        return in_turns(
+            ms, [&] { f(-1); }, [&] { (void)::fsync(-1); });
+    }
+    if (op == "pthread_once") {
+        auto* volatile f = native<decltype(::pthread_once)>("pthread_once");
+        static pthread_once_t once = PTHREAD_ONCE_INIT;
+        static void (*const volatile init)() = [] {};
+        return in_turns(
+            ms, [&] { f(&once, init); }, [&] { ::pthread_once(&once, init); });
+    }
+    if (op == "barrier") {
+        auto* volatile f = native<decltype(::pthread_barrier_wait)>("pthread_barrier_wait");
+        pthread_barrier_t barrier;
+        ::pthread_barrier_init(&barrier, nullptr, 1);
+        return in_turns(
+            ms, [&] { f(&barrier); }, [&] { ::pthread_barrier_wait(&barrier); });
+    }
+    if (op == "putc") {
+        auto* volatile f = native<decltype(::putc)>("putc");
+        FILE* null = std::fopen("/dev/null", "w");
+        return in_turns(
+            ms, [&] { f('x', null); }, [&] { ::putc('x', null); });
+    }
+    if (op == "fprintf") {
+        auto* volatile f = native<int(FILE*, const char*, ...)>("fprintf");
+        FILE* null = std::fopen("/dev/null", "w");
+        return in_turns(
+            ms, [&] { f(null, "%d\n", 5); }, [&] { std::fprintf(null, "%d\n", 5); });
+    }
     throw bench::Failure("no such op: " + op);
 }
 
@@ -137,7 +180,8 @@ void side(const bench::KeyValues& args) {
 void plan(bench::Plan& plan) {
     const std::string ms = plan.options().quick ? "ms=50" : "ms=300";
     for (const char* op :
-         {"mutex", "sem", "cond_signal", "nanosleep", "read", "recv", "poll", "pread"})
+         {"mutex", "sem", "cond_signal", "nanosleep", "read", "recv", "poll", "pread", "connect",
+          "waitpid", "fsync", "pthread_once", "barrier", "putc", "fprintf"})
         for (const char* on : {"off", "thread", "goroutine"})
             plan.add("baton", {{"op", op}, {"on", on}}, {ms});
 }

@@ -26,6 +26,10 @@ rows::Rows all_rows() {
     rows::add_files(all);
     rows::add_locks(all);
     rows::add_semaphores(all);
+    rows::add_dials(all);
+    rows::add_threads(all);
+    rows::add_streams(all);
+    rows::add_preads(all);
     return all;
 }
 

@@ -19,6 +19,7 @@
 
 #include "baton/baton.hpp"
 #include "preload/hooked.hpp"
+#include "preload/many.hpp"
 #include "support/child.hpp"
 
 namespace {
@@ -29,35 +30,7 @@ using child_process::check_works;
 using child_process::reached;
 using child_process::run_child;
 using hooked::preload;
-
-constexpr int kMany = 200;
-constexpr std::uint64_t kFew = 24; // threads in use, spare ones aside
-
-struct Pipes {
-    std::vector<int> fds;
-    explicit Pipes(int n) : fds(static_cast<std::size_t>(n) * 2) {
-        for (int i = 0; i < n; i++) REQUIRE(::pipe(&fds[static_cast<std::size_t>(i) * 2]) == 0);
-    }
-    int in(int i) const { return fds[static_cast<std::size_t>(i) * 2]; }
-    int out(int i) const { return fds[static_cast<std::size_t>(i) * 2 + 1]; }
-};
-
-/// `wait` on many goroutines, each of which is let go by a byte in its pipe.
-template <class F>
-void many_wait(F wait) {
-    baton::run([&] {
-        Pipes pipes(kMany);
-        baton::WaitGroup wg;
-        for (int i = 0; i < kMany; i++) wg.go([&, i] { wait(pipes.in(i), i); });
-        baton::sleep_for(50ms);
-        const baton::Stats s = baton::stats();
-        const auto busy = s.threads - s.threads_idle;
-        std::printf("busy threads: %llu\n", static_cast<unsigned long long>(busy));
-        if (busy <= kFew) reached();
-        for (int i = 0; i < kMany; i++) (void)!::write(pipes.out(i), "x", 1);
-        wg.wait();
-    });
-}
+using many::many_wait;
 
 TEST_CASE("child: read" * doctest::skip()) {
     many_wait([](int fd, int) {

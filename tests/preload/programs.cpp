@@ -14,13 +14,9 @@
 namespace {
 
 constexpr const char* kSymbols[] = {
-#define GROUP(...)
 #define PARK(group, type, name, params, args) #name,
 #define SAME(group, type, name, params, target, args) #name,
-#define CALL PARK
-#define LAST PARK
-#define OWNER PARK
-#define OWNER_SAME SAME
+#define FORMATS(group, type, name, vname, params, last, args) #name,
 #include "preload/symbols.def"
 };
 

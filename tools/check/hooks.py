@@ -31,8 +31,8 @@ def rows():
 
 
 def symbols():
-    return re.findall(r"^(?:PARK|SAME|CALL|OWNER|OWNER_SAME|LAST)\(\w+, [^,]+, (\w+),", code(),
-                      re.MULTILINE)
+    kinds = "PARK|SAME|CALL|TURN|NAME|READS|WRITES|FORMATS|OWNER|OWNER_SAME|LAST"
+    return re.findall(rf"^(?:{kinds})\(\w+, [^,]+, (\w+),", code(), re.MULTILINE)
 
 
 def main():

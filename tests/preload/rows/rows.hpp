@@ -117,5 +117,9 @@ void add_sleeps(Rows& rows);
 void add_files(Rows& rows);
 void add_locks(Rows& rows);
 void add_semaphores(Rows& rows);
+void add_dials(Rows& rows);
+void add_threads(Rows& rows);
+void add_streams(Rows& rows);
+void add_preads(Rows& rows);
 
 } // namespace rows
