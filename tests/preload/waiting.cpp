@@ -105,6 +105,7 @@ TEST_CASE("child: waitpid" * doctest::skip()) {
                 ::_exit(127);
             }
         }
+        baton::sleep_for(300ms); // until all those programs have started
         std::atomic<int> killed{0};
         hold(
             [&](int i) {

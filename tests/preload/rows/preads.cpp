@@ -31,8 +31,10 @@ Fd letters(int flags = 0, bool cached = true) {
         (void)!::write(made, block.data(), kBlock);
     }
     (void)!::write(made, "0123456789", 10);
-    ::fsync(made);
-    if (!cached) ::posix_fadvise(made, 0, 0, POSIX_FADV_DONTNEED);
+    if (!cached) {
+        ::fsync(made);
+        ::posix_fadvise(made, 0, 0, POSIX_FADV_DONTNEED);
+    }
     Fd fd(::open(name, O_RDWR | flags));
     ::close(made);
     ::unlink(name);

@@ -91,7 +91,7 @@ void add_readers(Rows& rows, const Reader& q) {
                             return body(p, f.get()) + flags(f.get());
                         }});
     };
-    for (const Ends ends : {Ends::kUnix, Ends::kTcp, Ends::kPipe, Ends::kPty}) {
+    for (const Ends ends : {Ends::kUnix, Ends::kPipe, Ends::kPty}) {
         const std::string on = name_of(ends);
         row(on + " later", ends, [&q](Pair& p, FILE* f) {
             Later write([&] { (void)!::write(p.b, "one on\ntwo\n", 11); });
