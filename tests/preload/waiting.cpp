@@ -139,7 +139,7 @@ void many_at_barrier(bool thread_is_last) {
     });
 }
 TEST_CASE("child: barrier" * doctest::skip()) { many_at_barrier(false); }
-TEST_CASE("child: barrier, a thread last" * doctest::skip()) { many_at_barrier(true); }
+TEST_CASE("child: barrier with a thread" * doctest::skip()) { many_at_barrier(true); }
 
 std::atomic<bool> init_may_end;
 std::atomic<int> inits;
@@ -201,7 +201,7 @@ TEST_CASE("child: fputs" * doctest::skip()) {
 
 TEST_CASE("goroutines that wait for threads, children, connections and streams hold no threads") {
     for (const char* call :
-         {"connect", "pthread_join", "waitpid", "barrier", "barrier, a thread last", "pthread_once",
+         {"connect", "pthread_join", "waitpid", "barrier", "barrier with a thread", "pthread_once",
           "pthread_once of a thread", "fgets", "fputs"}) {
         INFO(call);
         check_works(run_child(call, {preload()}));
