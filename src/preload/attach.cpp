@@ -98,6 +98,7 @@ baton_preload_attach_v1(const baton_hooks_v1* runtime) {
         ::dl_iterate_phdr(note_allocator, nullptr);
         note_process();
         note_fork_generation();
+        note_barriers();
         (void)::pthread_atfork(note_forker, nullptr, in_child);
     }
     rt = runtime;

@@ -5,7 +5,8 @@
 //
 // A barrier counts who has arrived, who has left, and who of the arrived may leave: a multiple of
 // its count, which the last of a round raises. All three begin anew, by the last to leave, before
-// they grow too large. A goroutine does in these words what libc does, but parks.
+// they grow too large. A goroutine does in these words what libc does, but parks; where a libc has
+// others (note_barriers) it blocks.
 #include <climits>
 #include <linux/futex.h>
 
@@ -21,6 +22,7 @@ constexpr auto kSeqCst = std::memory_order_seq_cst;
 constexpr std::int64_t kLookNs = 1'000'000;
 
 Waiters waiters;
+bool known = false; // libc's barriers are as below
 
 // As glibc's own.
 struct Barrier {
@@ -84,10 +86,19 @@ int wait_at(Barrier* b) {
 
 } // namespace
 
+void note_barriers() {
+    pthread_barrier_t sample;
+    ::pthread_barrier_init(&sample, nullptr, 1);
+    (void)real_pthread_barrier_wait()(&sample);
+    const auto* b = reinterpret_cast<const Barrier*>(&sample);
+    known = b->arrived == 1 && b->may_leave == 1 && b->count == 1 && !b->shared && b->left == 1;
+    ::pthread_barrier_destroy(&sample);
+}
+
 int t_pthread_barrier_wait(pthread_barrier_t* barrier, const void* caller) {
     auto* b = reinterpret_cast<Barrier*>(barrier);
     if (on_m() && may_park(kGroup_locks, caller))
-        return b->shared ? blocking(real_pthread_barrier_wait(), barrier) : wait_at(b);
+        return b->shared || !known ? blocking(real_pthread_barrier_wait(), barrier) : wait_at(b);
     const int rc = real_pthread_barrier_wait()(barrier);
     // The barrier may be gone; its address is all that is looked at.
     if (waiters.any(b)) rt->wake(b, INT_MAX);

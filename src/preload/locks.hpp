@@ -91,6 +91,8 @@ void inherit_locks();
 
 /// What the word of a pthread_once_t is while its function runs, in this process.
 void note_fork_generation();
+/// When the runtime announces itself: what libc's barriers look like.
+void note_barriers();
 
 /// This thread's number, as libc's own; and in a forked child it is another.
 int own_tid();
