@@ -110,7 +110,7 @@ TEST_CASE("sleepers: a claimed word is its claimer's to take, and its owner's to
     CHECK(!take(p, w, 9, one));
     unclaim(p, w);
     CHECK(load(p).taker == two.slot);
-    enter(p, kOwner, 5); // the owner minds no claim
+    enter(p, call_word(kOwner, 5)); // the owner minds no claim
     CHECK(!take(p, over, 9, two));
     unclaim(p, over);
     CHECK(load(p).state == shared::P_SYSCALL);
