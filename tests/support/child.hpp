@@ -11,6 +11,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <future>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -126,6 +127,20 @@ inline void check_works(const Child& child) {
 
 inline const Strings kTiers = {"BATON_ASSIST=probe", "BATON_ASSIST=understudy",
                                "BATON_ASSIST=sysmon"};
+
+/// On all of them side by side: children mostly wait.
+inline std::vector<Child> run_on_tiers(const std::string& title, const Strings& variables = {}) {
+    std::vector<std::future<Child>> runs;
+    for (const std::string& tier : kTiers) {
+        Strings all = variables;
+        all.push_back(tier);
+        runs.push_back(
+            std::async(std::launch::async, [title, all] { return run_child(title, all); }));
+    }
+    std::vector<Child> children;
+    for (std::future<Child>& run : runs) children.push_back(run.get());
+    return children;
+}
 
 inline std::size_t count(const std::string& text, const std::string& what) {
     std::size_t n = 0;

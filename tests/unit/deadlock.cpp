@@ -41,30 +41,27 @@ const Strings kDefault = {"BATON_MAXPROCS="};
 constexpr const char* kDeadlock = "fatal error: all goroutines are asleep - deadlock!\n";
 constexpr auto kLong = 500ms; // several looks of sysmon's
 
-void check_dead_on(const char* title, const std::string& tier, const std::string& procs) {
+void check_dead(const char* title, const Strings& on = kDefault) {
 #if defined(BATON_TSAN)
     std::printf("skip: ThreadSanitizer has a thread of its own, of which nobody can know what it "
                 "wakes\n");
-    (void)title, (void)tier, (void)procs;
+    (void)title, (void)on;
 #else
-    const Child child = run_child(title, {tier, procs});
-    INFO(title << "\n" << tier << " " << procs << "\n" << child.output);
-    CHECK(!child.hung);
-    CHECK(child.exited(2));
-    CHECK(child.has(kDeadlock));
-    CHECK(!child.has(kReached));
+    for (const std::string& procs : on) {
+        for (const Child& child : run_on_tiers(title, {procs})) {
+            INFO(title << "\n" << procs << "\n" << child.output);
+            CHECK(!child.hung);
+            CHECK(child.exited(2));
+            CHECK(child.has(kDeadlock));
+            CHECK(!child.has(kReached));
+        }
+    }
 #endif
 }
 
-void check_dead(const char* title, const Strings& on = kDefault) {
-    for (const std::string& tier : kTiers) {
-        for (const std::string& procs : on) check_dead_on(title, tier, procs);
-    }
-}
-
 void check_alive(const char* title, const Strings& on = kDefault) {
-    for (const std::string& tier : kTiers) {
-        for (const std::string& procs : on) check_works(run_child(title, {tier, procs}));
+    for (const std::string& procs : on) {
+        for (const Child& child : run_on_tiers(title, {procs})) check_works(child);
     }
 }
 

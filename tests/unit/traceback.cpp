@@ -5,6 +5,7 @@
 // end.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstdio>
@@ -13,6 +14,7 @@
 #include <string>
 #include <system_error>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include <dlfcn.h>
@@ -77,14 +79,22 @@ private:
     WaitGroup wg_;
 };
 
-/// Until it is in the state that the dump is to show.
-std::string dump_of(std::uint64_t goid, const std::string& state) {
-    std::string text;
-    for (int i = 0; i < 1000 && !has(text, "[" + state); i++) {
-        text = about(baton::stack_dump(), goid);
+/// Once it shows what it is to show.
+template <class Shows>
+std::string dump_once(const Shows& shows) {
+    std::string dump = baton::stack_dump();
+    for (int i = 0; i < 1000 && !shows(dump); i++) {
         baton::sleep_for(1ms);
+        dump = baton::stack_dump();
     }
-    return text;
+    return dump;
+}
+
+/// What is said of it once it is in that state.
+std::string dump_of(std::uint64_t goid, const std::string& state) {
+    return about(
+        dump_once([&](const std::string& dump) { return has(about(dump, goid), "[" + state); }),
+        goid);
 }
 
 } // namespace
@@ -211,17 +221,23 @@ TEST_CASE("traceback: each park site has a reason of its own") {
         Doing sleeps([&] {
             while (!go_on.load()) baton::sleep_for(50ms);
         });
-        const auto shows = [](std::uint64_t goid, const std::string& reason) {
-            const std::string text = dump_of(goid, reason);
-            CHECK(text.starts_with("goroutine " + std::to_string(goid) + " [" + reason + "]:\n"));
+        const std::pair<std::uint64_t, std::string> reasons[] = {
+            {receives.id(), "chan receive"},     {sends.id(), "chan send"},
+            {locks.id(), "sync.Mutex.Lock"},     {sleeps.id(), "sleep"},
+            {waits.id(), "sync.WaitGroup.Wait"}, {accepts.id(), "IO "},
+            {accepts_too.id(), "IO "},
         };
-        shows(receives.id(), "chan receive");
-        shows(sends.id(), "chan send");
-        shows(locks.id(), "sync.Mutex.Lock");
-        shows(waits.id(), "sync.WaitGroup.Wait");
-        shows(sleeps.id(), "sleep");
-        const std::string one = dump_of(accepts.id(), "IO ");
-        const std::string other = dump_of(accepts_too.id(), "IO ");
+        const std::string all = dump_once([&](const std::string& dump) {
+            return std::ranges::all_of(
+                reasons, [&](const auto& r) { return has(about(dump, r.first), "[" + r.second); });
+        });
+        for (const auto& [goid, reason] : reasons) {
+            if (reason == "IO ") continue;
+            const std::string head = "goroutine " + std::to_string(goid) + " [" + reason + "]:\n";
+            check_shows(about(all, goid), head);
+        }
+        const std::string one = about(all, accepts.id());
+        const std::string other = about(all, accepts_too.id());
         const bool in_turn = (has(one, "[IO wait]") && has(other, "[IO read lock]")) ||
                              (has(one, "[IO read lock]") && has(other, "[IO wait]"));
         CHECK(in_turn);
