@@ -64,11 +64,11 @@ private:
 // its present P, is said before that.
 void about_to_wait(M* m) {
     set_state(m, shared::M_LOCKED);
-    m->rec->p = 0;
+    note_p(m, nullptr);
 }
 
 void never_mind(M* m, G* gp) {
-    m->rec->p = m->p ? m->p->slot : 0;
+    note_p(m, m->p);
     set_state(m, shared::M_RUNTIME);
     gp->status.store(GStatus::kRunning, kRelaxed); // relaxed: see G::status
 }

@@ -283,10 +283,15 @@ M* mget_far(std::uint32_t cpu);
 M* mget_spare(std::int32_t least);
 void mput(M* m, std::uint32_t cpu);
 void mwake(M* m);
+/// What m's record says of the P that m has or is to get; null: none.
+inline void note_p(M* m, const P* p) {
+    // relaxed: sysmon wants no more than a recent value, and the probe reads it where m runs.
+    std::atomic_ref(m->rec->p).store(p ? p->slot : 0, std::memory_order_relaxed);
+}
 /// Notes the P a parked or new m is about to get, in its record too: the probe must not take it for
 /// an M that looks for work.
 inline void name_next(M* m, P* p) {
-    m->rec->p = p ? p->slot : 0;
+    note_p(m, p);
     m->nextp.store(p, kSeqCst);
 }
 bool appoint_standby();

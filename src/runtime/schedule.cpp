@@ -54,7 +54,7 @@ void acquirep(M* m, P* p) {
     end_credit(m);
     m->p = p;
     m->prec = p->rec;
-    m->rec->p = p->slot;
+    note_p(m, p);
     set_state(m, m->spinning ? shared::M_SPINNING : shared::M_RUNTIME);
     // Handed off: by the probe's stamp, until the first G runs. relaxed: stamps for people.
     if (const std::uint64_t ns = blocked_ns(p).load(std::memory_order_relaxed)) {
@@ -70,7 +70,7 @@ void account_handoff(P* p) {
 }
 
 P* releasep(M* m) {
-    m->rec->p = 0;
+    note_p(m, nullptr);
     return leave_p(m);
 }
 

@@ -174,7 +174,7 @@ void enter_on_credit(M* m) noexcept {
 
 void settle(M* m) noexcept {
     const int saved = thread_errno();
-    m->rec->p = 0;
+    note_p(m, nullptr);
     G* gp = m->curg;
     if (gp->lockedm) {
         settle_locked(m, gp, false);
