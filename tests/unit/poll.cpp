@@ -21,6 +21,7 @@
 
 #include "baton/baton.hpp"
 #include "kernel/features.hpp"
+#include "runtime/entry.hpp"
 #include "runtime/netpoll.hpp"
 #include "runtime/polldesc.hpp"
 #include "runtime/pollengine.hpp"
@@ -201,6 +202,7 @@ TEST_CASE("a limit that is late gives up no later wait, and the first one counts
         const int fd = ::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
         rt::PollDesc* pd = opened(fd);
         for (const PollMode mode : {PollMode::kRead, PollMode::kWrite}) {
+            const rt::Entry entry; // as whoever cuts a wait has one
             const std::uint64_t former = rt::poll_limit_begin(pd, mode);
             rt::poll_limit_end(pd, mode);
             rt::poll_cut(pd, mode, former, ETIMEDOUT); // nobody waits
