@@ -87,7 +87,8 @@ public:
     [[nodiscard]] bool try_lock_shared_until(const std::chrono::time_point<Clock, Duration>& t) {
         return lock_shared_within(t) == detail::WaitEnd::kDone;
     }
-    /// Ends the process with a message if nobody reads. Never waits.
+    /// If nobody reads the process ends with a message, at the latest when somebody next locks for
+    /// writing. Never waits.
     void unlock_shared() {
         const std::uint32_t hint = hint_.load(std::memory_order_relaxed); // relaxed: see below
         if ((hint & kHint) && count_here(-1)) return;

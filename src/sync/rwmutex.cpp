@@ -48,6 +48,14 @@ using detail::WaitEnd;
 /// About a millisecond each, with kHint left free.
 std::uint32_t stamp(std::int64_t ns) { return static_cast<std::uint32_t>(ns >> 20) << 1 | 2; }
 
+/// Of a word that is all there is to know.
+bool left_too_often(std::uint32_t state) { return static_cast<std::int32_t>(state) < 0; }
+[[noreturn]] void nobody_reads() {
+    rt::fatal(
+        "unlock_shared of unlocked RWMutex: each unlock_shared needs a lock_shared of its own "
+        "before it; std::shared_lock keeps them in pairs");
+}
+
 /// Counts the readers that wait, and leaves them in `woken`. The caller has the lock.
 void let_readers_in(LockWord& word, rt::GQueue& woken) {
     rt::SemaQueue queue(&word, rt::WaitReason::kRWMutexRLock);
@@ -95,8 +103,9 @@ void RWMutex::end_bias() noexcept {
     hint_.store(stamp(kernel::nanotime() + kRestNs), kRelaxed); // relaxed: as in meet
     const bool was = state_.fetch_and(~kBiased) & kBiased;      // seq_cst: (C)
     const std::int64_t sum = detail::read_bias::fold(state_, was);
+    const std::uint32_t counted = static_cast<std::uint32_t>(sum) * kReader;
     // relaxed: what those that left did has been acquired by fold.
-    state_.fetch_add(static_cast<std::uint32_t>(sum) * kReader, kRelaxed);
+    if (left_too_often(state_.fetch_add(counted, kRelaxed) + counted)) nobody_reads();
 }
 
 WaitEnd RWMutex::lock_slow(const Until* until) {
@@ -111,6 +120,8 @@ WaitEnd RWMutex::lock_slow(const Until* until) {
 WaitEnd RWMutex::drain(const Until* until) {
     // relaxed: who set it was first, as it does not while the lock is held; so we see it.
     if (state_.load(kRelaxed) & kBiased) end_bias();
+    // relaxed: from here on the word is exact.
+    if (left_too_often(state_.load(kRelaxed))) nobody_reads();
     // acquire: pairs with the releases of unlock_shared.
     const auto empty = [this] { return state_.load(kAcquire) < kReader; };
     WaitEnd end = WaitEnd::kDone;
@@ -161,10 +172,9 @@ WaitEnd RWMutex::lock_shared_slow(const Until* until) {
 }
 
 void RWMutex::unlock_shared_slow(std::uint32_t before, std::uint32_t hint) {
-    // Of one that was ever biased the word alone may say less than nobody. The lock may be gone.
-    if (before < kReader && hint == 0)
-        rt::fatal("unlock_shared of unlocked RWMutex: each unlock_shared needs a lock_shared of "
-                  "its own before it; std::shared_lock keeps them in pairs");
+    // Of one that was ever biased the word alone may say less than nobody: the next writer will
+    // know. The lock may be gone.
+    if (before < kReader && hint == 0) nobody_reads();
     if (before - kReader >= kReader) return; // others read on
     // The last one, and a writer has the lock. It waits, or will see that it need not, or has given
     // up: then we wake whoever may wait there by now, to look again.

@@ -409,6 +409,29 @@ TEST_CASE("child: leaves unread" * doctest::skip()) {
     reached();
 }
 
+// What readers count on their CPUs is not looked at before a writer comes.
+TEST_CASE("child: leaves unread while biased" * doctest::skip()) {
+    baton::run([] {
+        RWMutex rw;
+        if (!bias(rw)) rw.unlock_shared();
+        rw.unlock_shared();
+        rw.lock();
+    });
+    reached();
+}
+
+TEST_CASE("child: leaves unread after a bias" * doctest::skip()) {
+    baton::run([] {
+        RWMutex rw;
+        if (!bias(rw)) rw.unlock_shared();
+        rw.lock();
+        rw.unlock();
+        rw.unlock_shared();
+        rw.lock();
+    });
+    reached();
+}
+
 TEST_CASE("child: leaves written" * doctest::skip()) {
     RWMutex rw;
     rw.lock();
@@ -420,5 +443,7 @@ TEST_CASE("misuse of an RWMutex ends the process") {
     check_dies("unlocks unlocked", "baton: unlock of unlocked RWMutex");
     check_dies("unlocks read", "baton: unlock of unlocked RWMutex");
     check_dies("leaves unread", "baton: unlock_shared of unlocked RWMutex");
+    check_dies("leaves unread while biased", "baton: unlock_shared of unlocked RWMutex");
+    check_dies("leaves unread after a bias", "baton: unlock_shared of unlocked RWMutex");
     check_dies("leaves written", "baton: unlock_shared of unlocked RWMutex");
 }
