@@ -42,8 +42,8 @@ void thread_refused(int error, bool needed) {
     if (needed && (error == 0 ? m_to_be_had() : sched.midle.load(kSeqCst) > 0)) wake_sysmon();
     const std::uint32_t limit = max_threads();
     if (error == 0 && needed && sched.crash_at_limit.load(kSeqCst)) {
-        warn("program exceeds %u-thread limit", limit);
-        fatal_error("thread exhaustion");
+        // Both lines in one write: another thread may have its own to say.
+        warn("program exceeds %u-thread limit\nfatal error: thread exhaustion", limit);
         die();
     }
     static std::atomic<bool> said{false};
