@@ -197,7 +197,7 @@ private:
 /// Throws what baton::go throws.
 template <class F, class... Args>
     requires std::invocable<std::decay_t<F>, std::decay_t<Args>...>
-[[nodiscard]] auto async(F&& f, Args&&... args)
+[[nodiscard, gnu::always_inline]] inline auto async(F&& f, Args&&... args)
     -> Future<std::invoke_result_t<std::decay_t<F>, std::decay_t<Args>...>> {
     using R = std::invoke_result_t<std::decay_t<F>, std::decay_t<Args>...>;
     Promise<R> promise;

@@ -50,13 +50,13 @@ public:
     /// Starts `f(args...)` as a goroutine, or `f(stop_token, args...)` if it takes one. Parks while
     /// as many run as set_limit allows. Throws what baton::go throws.
     template <class F, class... Args>
-    void go(F&& f, Args&&... args) {
+    [[gnu::always_inline]] void go(F&& f, Args&&... args) {
         if (slots_) slots_->send({});
         start(std::forward<F>(f), std::forward<Args>(args)...);
     }
     /// The same, unless as many run as set_limit allows: then it returns false.
     template <class F, class... Args>
-    [[nodiscard]] bool try_go(F&& f, Args&&... args) {
+    [[nodiscard, gnu::always_inline]] bool try_go(F&& f, Args&&... args) {
         if (slots_ && !slots_->try_send(std::monostate{})) return false;
         start(std::forward<F>(f), std::forward<Args>(args)...);
         return true;
@@ -85,8 +85,9 @@ private:
         void operator()() const noexcept { source->request_stop(); }
     };
 
+    // Inlined, as those that call it, for the caller of these to be who made the goroutine.
     template <class F, class... Args>
-    void start(F&& f, Args&&... args) {
+    [[gnu::always_inline]] void start(F&& f, Args&&... args) {
         begin();
         try {
             baton::go(

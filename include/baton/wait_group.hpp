@@ -43,7 +43,7 @@ public:
 
     /// Starts `f(args...)` as a goroutine counted by this group. Throws what baton::go throws.
     template <class F, class... Args>
-    void go(F&& f, Args&&... args) {
+    [[gnu::always_inline]] void go(F&& f, Args&&... args) { // its caller made the goroutine
         add(1);
         try {
             baton::go(

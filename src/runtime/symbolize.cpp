@@ -6,6 +6,7 @@
 #include <elfutils/libdwfl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
@@ -120,10 +121,14 @@ std::string name_of(Dwarf_Die* function) {
 }
 
 bool begins(std::string_view name, std::string_view scope) {
-    if (name.starts_with(scope)) return true;
-    // Of a template the return type comes first.
-    const std::size_t at = name.find(scope);
-    return at != std::string_view::npos && name[at - 1] == ' ' && name.find_first_of("<(") > at;
+    // Of a template the return type comes first, which may be one itself.
+    int depth = 0;
+    for (std::size_t i = 0; i < name.size() && (depth > 0 || name[i] != '('); i++) {
+        if (depth == 0 && (i == 0 || name[i - 1] == ' ') && name.substr(i).starts_with(scope))
+            return true;
+        depth += name[i] == '<' ? 1 : name[i] == '>' ? -1 : 0;
+    }
+    return false;
 }
 
 Frame::Of owner(std::string_view name) {
@@ -131,9 +136,13 @@ Frame::Of owner(std::string_view name) {
                              "baton::arch::", "baton_"}) {
         if (begins(name, ours)) return Frame::Of::kRuntime;
     }
-    for (const char* go : {"baton::go<", "baton::run<", "baton::WaitGroup::go<"}) {
+    for (const char* go :
+         {"baton::go<", "baton::run<", "baton::WaitGroup::go<", "baton::TaskGroup::start<",
+          "baton::TaskGroup::go<", "baton::TaskGroup::try_go<", "baton::async<"}) {
         if (begins(name, go)) return Frame::Of::kGo;
     }
+    if (begins(name, "baton::Promise<") && name.find("::set_result_of<") != name.npos)
+        return Frame::Of::kGo; // of async
     if (name.find("__cxa_throw") != name.npos || name.find("__cxa_rethrow") != name.npos ||
         name.starts_with("_Unwind_") || name.starts_with("std::rethrow_exception"))
         return Frame::Of::kThrow;
@@ -151,19 +160,13 @@ public:
         if (!cu_) return;
         pc -= bias_;
         where_ = place_of(cu_, pc);
-        Dwarf_Die* all = nullptr;
-        int n = dwarf_getscopes(cu_, pc, &all);
-        const Scopes scopes(all);
-        for (int i = 0; i < n; i++) {
-            // From the first function outwards, past blocks: where it was inlined. What follows in
-            // `all` is where it was defined.
-            if (!is_function(&all[i])) continue;
-            Dwarf_Die* out = nullptr;
-            n = dwarf_getscopes_die(&all[i], &out);
-            const Scopes outwards(out);
-            follow(out, n);
-            return;
-        }
+        Dwarf_Die die;
+        if (!innermost_at(pc, &die) && !nested_at(pc, &die)) return;
+        // From there outwards; what getscopes has behind it is where it was defined.
+        Dwarf_Die* out = nullptr;
+        const int n = dwarf_getscopes_die(&die, &out);
+        const Scopes outwards(out);
+        follow(out, n);
     }
     /// Those inlined at the address, innermost first.
     std::vector<Frame> inlined;
@@ -182,9 +185,53 @@ private:
         }
         return nullptr;
     }
-    static bool is_function(Dwarf_Die* die) {
-        const int tag = dwarf_tag(die);
-        return tag == DW_TAG_inlined_subroutine || tag == DW_TAG_subprogram;
+    bool innermost_at(Dwarf_Addr pc, Dwarf_Die* die) {
+        Dwarf_Die* all = nullptr;
+        const int n = dwarf_getscopes(cu_, pc, &all);
+        const Scopes scopes(all);
+        Dwarf_Die* const end = all + std::max(n, 0);
+        Dwarf_Die* const found = std::find_if(all, end, [](Dwarf_Die& scope) {
+            const int tag = dwarf_tag(&scope); // past blocks
+            return tag == DW_TAG_inlined_subroutine || tag == DW_TAG_subprogram;
+        });
+        if (found == end) return false;
+        *die = *found;
+        return true;
+    }
+    // getscopes does not look for a function within another one, whose code is elsewhere: where
+    // little is optimised a lambda is one.
+    bool nested_at(Dwarf_Addr pc, Dwarf_Die* die) {
+        struct Search {
+            Dwarf_Addr pc;
+            Dwarf_Die* die;
+            bool found;
+        } search{pc, die, false};
+        dwarf_getfuncs(
+            cu_,
+            [](Dwarf_Die* function, void* arg) -> int {
+                auto* s = static_cast<Search*>(arg);
+                if (dwarf_haspc(function, s->pc) != 1) return DWARF_CB_OK;
+                *s->die = *function;
+                s->found = true;
+                return DWARF_CB_ABORT;
+            },
+            &search, 0);
+        while (search.found && into(pc, die)) {
+        }
+        return search.found;
+    }
+    /// To the block or inlined function in it that has the address, if one has.
+    static bool into(Dwarf_Addr pc, Dwarf_Die* die) {
+        Dwarf_Die child;
+        if (dwarf_child(die, &child) != 0) return false;
+        do {
+            const int tag = dwarf_tag(&child);
+            if (tag != DW_TAG_inlined_subroutine && tag != DW_TAG_lexical_block) continue;
+            if (dwarf_haspc(&child, pc) != 1) continue;
+            *die = child;
+            return true;
+        } while (dwarf_siblingof(&child, &child) == 0);
+        return false;
     }
     void follow(Dwarf_Die* scopes, int n) {
         for (int i = 0; i < n; i++) {

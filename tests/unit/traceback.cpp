@@ -24,79 +24,23 @@
 #include "kernel/build.hpp"
 #include "runtime/galloc.hpp"
 #include "runtime/sched.hpp"
+#include "support/dumps.hpp"
 #include "support/procs.hpp"
 
 using namespace std::chrono_literals;
 using baton::Chan;
 using baton::WaitGroup;
+using dumps_test::about;
+using dumps_test::check_shows;
+using dumps_test::count;
+using dumps_test::Doing;
+using dumps_test::dump_of;
+using dumps_test::dump_once;
+using dumps_test::has;
 using procs_test::over_procs;
 
 namespace {
-
-bool has(const std::string& text, const std::string& part) {
-    return text.find(part) != std::string::npos;
-}
-
-/// No INFO stays open across a park.
-void check_shows(const std::string& text, const std::string& part) {
-    INFO("no \"" << part << "\" in\n" << text);
-    CHECK(has(text, part));
-}
-
-std::size_t count(const std::string& text, const std::string& what) {
-    std::size_t n = 0;
-    for (std::size_t at = 0; (at = text.find(what, at)) != std::string::npos; at++) n++;
-    return n;
-}
-
-/// The part of a dump that is about one goroutine; empty if there is none.
-std::string about(const std::string& dump, std::uint64_t goid) {
-    const std::string head = "goroutine " + std::to_string(goid) + " ";
-    std::size_t at = dump.starts_with(head) ? 0 : dump.find("\n" + head);
-    if (at == std::string::npos) return "";
-    if (at != 0) at++;
-    return dump.substr(at, dump.find("\n\n", at) - at);
-}
-
 std::string here(int line) { return "/tests/unit/traceback.cpp:" + std::to_string(line); }
-
-/// A goroutine that does f until the end of the scope, and its number.
-template <class F>
-class Doing {
-public:
-    explicit Doing(F f) {
-        wg_.go([this, f] {
-            id_.store(baton::goid());
-            f();
-        });
-        while (id_.load() == 0) baton::yield();
-    }
-    ~Doing() { wg_.wait(); }
-    std::uint64_t id() const { return id_.load(); }
-
-private:
-    std::atomic<std::uint64_t> id_{0};
-    WaitGroup wg_;
-};
-
-/// Once it shows what it is to show.
-template <class Shows>
-std::string dump_once(const Shows& shows) {
-    std::string dump = baton::stack_dump();
-    for (int i = 0; i < 1000 && !shows(dump); i++) {
-        baton::sleep_for(1ms);
-        dump = baton::stack_dump();
-    }
-    return dump;
-}
-
-/// What is said of it once it is in that state.
-std::string dump_of(std::uint64_t goid, const std::string& state) {
-    return about(
-        dump_once([&](const std::string& dump) { return has(about(dump, goid), "[" + state); }),
-        goid);
-}
-
 } // namespace
 
 // Not static: their names are to be found on the stack.
@@ -147,28 +91,6 @@ TEST_CASE("traceback: frames have names, files and lines, inlined ones their own
         check_shows(text, " in goroutine " + std::to_string(baton::goid()) + "\n\t/");
         CHECK(!has(text, "baton::rt::"));
         CHECK(!has(text, "std::__invoke"));
-        c.send(1);
-    });
-}
-
-TEST_CASE("traceback: who made a goroutine, and where") {
-    baton::run([] {
-        const Chan<int> c;
-        std::atomic<std::uint64_t> id{0};
-        const int line = __LINE__ + 1;
-        baton::go([&id, c] {
-            id.store(baton::goid());
-            (void)c.recv();
-        });
-        while (id.load() == 0) baton::yield();
-        const std::string text = dump_of(id.load(), "chan receive");
-        check_shows(text, "\ncreated by ");
-        check_shows(text, " in goroutine " + std::to_string(baton::goid()) + "\n\t");
-        const std::string by = text.substr(text.find("\ncreated by "));
-        // The compiler may give the call any line of its arguments.
-        bool found = false;
-        for (int l = line; l < line + 4; l++) found |= has(by, here(l));
-        CHECK(found);
         c.send(1);
     });
 }
