@@ -148,6 +148,8 @@ $(PRELOAD_OBJ): FLAGS += -fno-exceptions -fno-rtti -fno-threadsafe-statics \
 $(PRELOAD_OBJ): SANFLAGS :=
 $(BENCH_OBJ) $(BENCH_AID): FLAGS += $(VERSIONED)
 $(TEST_OBJ) $(HOOK_OBJ) $(ROW_OBJ) $(TEST_AID): INCLUDES += -Itests
+# More than half of a build is these, and what they test is in the library.
+$(TEST_OBJ) $(HOOK_OBJ) $(ROW_OBJ) $(TEST_AID): OPT = -O1 -g
 $(HOOK_OBJ): INCLUDES += -Itools
 $(EX_OBJ): INCLUDES = -Iinclude
 $(ALL_OBJ): Makefile | $(SKELETONS) $(BUILD)/.packages
