@@ -24,7 +24,7 @@ using baton::Chan;
 namespace {
 
 struct Made {
-    const char* by;
+    std::string by;
     int line; // the compiler may give the call any line of its arguments
     std::uint64_t goid;
 };
