@@ -191,7 +191,7 @@ $(DEPS): deps-%:
 # --- what people type ---
 
 test: deps-test
-	@$(MAKE) all
+	@$(MAKE) libs tests examples
 	@BUILD=$(BUILD) tools/run-tests.sh
 
 asan tsan: deps-test
