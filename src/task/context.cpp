@@ -1,18 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Context: a chain of nodes, each with a handle to the one it was derived from. Those that can be
-// cancelled listen to the next such one up the chain by a std::stop_callback of its token, so that
-// a child which ends first leaves nothing behind.
+// cancelled are in a list of the next such one up the chain, and leave it when they go, so that a
+// child which ends first leaves nothing behind.
 //
-// Ordering: who ends a context first claims `over`, writes why, and only then tells: err() and
-// cause() read it once `told` is set, and whoever learns of the end by token or channel comes
-// after. The channel is last: who learns by it finds the token stopped, and all below over.
+// Ordering: who ends a context first writes why, under its lock, and then tells: err() and cause()
+// read it once `told` is set, and whoever learns of the end by token or channel comes after. The
+// channel is last: who learns by it finds the token stopped, and all below over.
+//
+// Rejected: a std::stop_callback of the token above. Its destructor waits for a callback that runs
+// unless that is on the calling thread, where it must be the caller's own; here another goroutine
+// may have come to that thread.
 #include "baton/context.hpp"
 
 #include <algorithm>
 #include <atomic>
+#include <memory>
 
 #include "kernel/clock.hpp"
+#include "runtime/entry.hpp"
+#include "runtime/lock.hpp"
 
 namespace baton {
 
@@ -20,31 +27,72 @@ namespace detail {
 
 /// When and why contexts are over: one that can be cancelled, and those with values derived from
 /// it.
-struct ContextEnd {
-    struct OnParent {
-        ContextEnd* self;
-        const ContextEnd* parent;
-        void operator()() const noexcept { self->end(parent->err, parent->cause); }
-    };
+struct ContextEnd : std::enable_shared_from_this<ContextEnd> {
+    ContextEnd() = default;
+    ContextEnd(const ContextEnd&) = delete;
+    ContextEnd& operator=(const ContextEnd&) = delete;
+    ~ContextEnd() {
+        if (above) above->leave(*this);
+    }
 
     /// The first to come says why.
     void end(std::error_code why, const std::exception_ptr& what) noexcept {
-        // acq_rel: nothing is read; the others only see that they are not the first.
-        if (over.exchange(true, std::memory_order_acq_rel)) return;
-        err = why;
-        cause = what ? what : std::make_exception_ptr(std::system_error(why, "baton::Context"));
-        // release: pairs with the acquire in told_of.
-        told.store(true, std::memory_order_release);
+        if (told_of() || !tell(why, what ? what : make_cause(why))) return;
         source.request_stop();
+        while (const auto child = next_child()) child->end(err, cause);
         std::error_code closed_once; // so there is none
         done.close(closed_once);
         if (timer) timer->stop();
     }
+    bool tell(std::error_code why, const std::exception_ptr& what) noexcept {
+        const rt::Entry entry;
+        const rt::LockGuard guard(lock);
+        if (told_of()) return false;
+        err = why;
+        cause = what;
+        told.store(true, std::memory_order_release); // release: pairs with the acquire in told_of
+        return true;
+    }
+    static std::exception_ptr make_cause(std::error_code why) {
+        return std::make_exception_ptr(std::system_error(why, "baton::Context"));
+    }
     [[nodiscard]] bool told_of() const noexcept {
-        return told.load(std::memory_order_acquire); // acquire: pairs with the release in end
+        return told.load(std::memory_order_acquire); // acquire: pairs with the release in tell
     }
 
-    std::atomic<bool> over{false};
+    /// False: this is over, and the child is not in its list.
+    [[nodiscard]] bool join(ContextEnd& child) {
+        const rt::Entry entry;
+        const rt::LockGuard guard(lock);
+        if (told_of()) return false; // else whoever tells of it will find the child
+        child.next = children;
+        child.link = &children;
+        if (children) children->link = &child.next;
+        children = &child;
+        return true;
+    }
+    void leave(ContextEnd& child) {
+        const rt::Entry entry;
+        const rt::LockGuard guard(lock);
+        take_off(child);
+    }
+    /// The next that is to end with this; those that are being destroyed are left out.
+    std::shared_ptr<ContextEnd> next_child() {
+        const rt::Entry entry;
+        const rt::LockGuard guard(lock);
+        while (ContextEnd* child = children) {
+            take_off(*child);
+            if (auto there = child->weak_from_this().lock()) return there;
+        }
+        return nullptr;
+    }
+    static void take_off(ContextEnd& child) {
+        if (!child.link) return;
+        *child.link = child.next;
+        if (child.next) child.next->link = child.link;
+        child.link = nullptr;
+    }
+
     std::atomic<bool> told{false};
     std::error_code err;
     std::exception_ptr cause;
@@ -53,7 +101,10 @@ struct ContextEnd {
     std::stop_source source;
     std::optional<Timer> timer; // there, if there will be one, before others see this
     std::shared_ptr<ContextEnd> above;
-    std::optional<std::stop_callback<OnParent>> on_above; // ends first: it waits for one that runs
+    rt::Lock lock{rt::Rank::kLeaf};
+    ContextEnd* children = nullptr; // under lock; of these `next` and `link` too
+    ContextEnd* next = nullptr;
+    ContextEnd** link = nullptr; // what points to it; null: it is in no list
 };
 
 struct ContextNode {
@@ -81,6 +132,18 @@ void prepare_timer(const std::shared_ptr<ContextEnd>& e) {
     e->timer = after_func(std::chrono::hours::max(), [weak = std::weak_ptr(e)] {
         if (const auto self = weak.lock()) self->end(kTimedOut, nullptr);
     });
+}
+
+/// Also where its timer is late: waits with that deadline have been given up.
+bool over_by_now(ContextEnd* e) {
+    if (!e) return false;
+    if (e->told_of()) return true;
+    if (e->when_ns == Until::kNever || e->when_ns > kernel::nanotime()) return false;
+    ContextEnd* first = e; // whose deadline it is
+    while (first->above && first->above->when_ns == e->when_ns) first = first->above.get();
+    first->end(kTimedOut, nullptr);
+    e->end(first->err, first->cause); // who was before us there may not have come this far
+    return true;
 }
 
 void start_timer(ContextEnd& e) {
@@ -118,13 +181,13 @@ std::stop_token Context::token() const noexcept {
 }
 
 std::error_code Context::err() const noexcept {
-    const detail::ContextEnd* e = detail::end_of(node_);
-    return e && e->told_of() ? e->err : std::error_code();
+    detail::ContextEnd* e = detail::end_of(node_);
+    return detail::over_by_now(e) ? e->err : std::error_code();
 }
 
 std::exception_ptr Context::cause() const noexcept {
-    const detail::ContextEnd* e = detail::end_of(node_);
-    return e && e->told_of() ? e->cause : nullptr;
+    detail::ContextEnd* e = detail::end_of(node_);
+    return detail::over_by_now(e) ? e->cause : nullptr;
 }
 
 Context::operator Until() const {
@@ -163,9 +226,7 @@ CancelContext::CancelContext(const Context& parent, std::int64_t when_ns) : Cont
     n->parent = node();
     n->end = e;
     become(std::move(n));
-    if (e->above)
-        e->on_above.emplace(e->above->source.get_token(),
-                            detail::ContextEnd::OnParent{e.get(), e->above.get()});
+    if (e->above && !e->above->join(*e)) e->end(e->above->err, e->above->cause);
     if (timed) detail::start_timer(*e);
 }
 

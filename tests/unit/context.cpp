@@ -292,6 +292,55 @@ TEST_CASE("parents and children that end at the same time agree") {
     });
 }
 
+TEST_CASE("a context is over when a wait was given up for its deadline") {
+    over_procs([](int) {
+        for (int i = 0; i < 200; i++) {
+            const CancelContext timed = with_timeout({}, 20us);
+            const CancelContext inner = with_cancel(with_value<Name>(timed, "inner"));
+            std::error_code ec;
+            baton::sleep_for(10s, inner, ec);
+            CHECK(ec == std::errc::timed_out);
+            CHECK(inner.err() == std::errc::timed_out);
+            CHECK(timed.err() == std::errc::timed_out);
+            CHECK(inner.cause());
+        }
+    });
+}
+
+// What is used after it went is seen by the sanitizers alone.
+TEST_CASE("contexts and tasks that go while their parent ends") {
+    over_procs([](int) {
+        CancelContext root = with_cancel({});
+        std::atomic<int> ended{0}, stopped{0};
+        baton::WaitGroup wg;
+        for (int i = 0; i < 600; i++) {
+            wg.go([&, i] {
+                const CancelContext timed = with_timeout(root, i * 15us);
+                const CancelContext inner = with_cancel(timed);
+                const baton::Chan<int> never;
+                std::error_code ec;
+                (void)never.recv(inner, ec);
+                ended += ec && is_over(inner);
+            });
+            wg.go([&, i] {
+                const CancelContext timed = with_timeout(root, i * 15us);
+                baton::TaskGroup group(timed.token());
+                group.go([&stopped](std::stop_token stop) {
+                    std::error_code ec;
+                    baton::sleep_for(10s, stop, ec);
+                    stopped += ec == std::errc::operation_canceled;
+                });
+                group.wait();
+            });
+        }
+        baton::sleep_for(4ms);
+        root.cancel();
+        wg.wait();
+        CHECK(ended == 600);
+        CHECK(stopped == 600);
+    });
+}
+
 TEST_CASE("contexts end on plain threads, and end tasks") {
     CancelContext c = with_timeout({}, 2ms);
     CHECK_FALSE(c.done().recv());
