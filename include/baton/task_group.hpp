@@ -42,7 +42,7 @@ public:
     TaskGroup() = default;
     /// Its tasks are asked to stop when `parent` is, that of a Context or of another group.
     explicit TaskGroup(std::stop_token parent)
-        : parent_(std::in_place, std::move(parent), Stop{&stop_}) {}
+        : parent_(std::in_place, std::move(parent), Stop{stop_}) {}
     ~TaskGroup();
     TaskGroup(const TaskGroup&) = delete;
     TaskGroup& operator=(const TaskGroup&) = delete;
@@ -81,8 +81,9 @@ public:
 
 private:
     struct Stop {
-        std::stop_source* source;
-        void operator()() const noexcept { source->request_stop(); }
+        std::stop_source source;
+        // A copy, as the group may end before this does (until.hpp).
+        void operator()() const noexcept { std::stop_source(source).request_stop(); }
     };
 
     // Inlined, as those that call it, for the caller of these to be who made the goroutine.

@@ -51,7 +51,9 @@ std::int64_t deadline_ns(const std::chrono::time_point<Clock, Duration>& t) {
 /// a std::error_code& it says which, the others throw a std::system_error with that code. Nothing
 /// has happened then: what was to be sent has not been, nothing was received, locked or counted.
 ///
-/// Code that runs in a std::stop_callback of the same token must not park.
+/// Code that runs in a std::stop_callback must not park. If it calls baton at all, let it hold what
+/// it uses (by a std::shared_ptr, say): a stop_callback's destructor waits for one that runs unless
+/// that is on the same thread, and another goroutine may have come to that thread meanwhile.
 class Until {
 public:
     /// Never.
