@@ -85,10 +85,11 @@ void Limit::Stop::operator()() const noexcept {
 }
 
 detail::WaitEnd over(const Until& until) {
+    // Before the clock is read: a stop at the deadline, as a context's, is no stop.
+    const bool stopped = until.token().stop_requested();
     if (until.when_ns() != Until::kNever && until.when_ns() <= kernel::nanotime())
         return detail::WaitEnd::kTimedOut;
-    if (until.token().stop_requested()) return detail::WaitEnd::kStopped;
-    return detail::WaitEnd::kDone;
+    return stopped ? detail::WaitEnd::kStopped : detail::WaitEnd::kDone;
 }
 
 } // namespace baton::rt
