@@ -4,6 +4,8 @@
 //
 // kind=mutex         ns_per_op is wall time over all operations
 // kind=rwmutex_read  the same for a reader's lock, with nobody who writes
+// kind=rwmutex_mix   the same, but every so many-th lock of each task (write_every) is a writer's;
+//                    of 64 tasks alone
 // cpu_ns_each        CPU time of the process over all operations
 //
 // `floor` is what the processor itself takes for a compare-and-exchange and an exchange of a word
@@ -44,17 +46,46 @@ std::int64_t measure(std::uint64_t tasks, std::uint64_t n) {
     });
 }
 
+/// Readers and writers: the tasks' turns to write are spread over the period.
+std::int64_t measure_mix(std::uint64_t tasks, std::uint64_t n, std::uint64_t write_every) {
+    return baton::run([&] {
+        const std::uint64_t each = (n + tasks - 1) / tasks;
+        baton::RWMutex lock;
+        baton::WaitGroup all;
+        const std::int64_t start = bench::now_ns();
+        for (std::uint64_t t = 0; t < tasks; ++t)
+            all.go([&, until_write = t % write_every]() mutable {
+                for (std::uint64_t i = 0; i < each; ++i) {
+                    if (until_write-- != 0) {
+                        const std::shared_lock hold(lock);
+                    } else {
+                        until_write = write_every - 1;
+                        const std::unique_lock hold(lock);
+                    }
+                }
+            });
+        all.wait();
+        return (bench::now_ns() - start) * static_cast<std::int64_t>(n) /
+               static_cast<std::int64_t>(each * tasks);
+    });
+}
+
+std::int64_t work(const bench::KeyValues& args, std::uint64_t tasks, std::uint64_t n) {
+    const std::string kind = args.text("kind");
+    if (kind == "mutex") return measure<std::unique_lock<baton::Mutex>, baton::Mutex>(tasks, n);
+    if (kind == "rwmutex_read")
+        return measure<std::shared_lock<baton::RWMutex>, baton::RWMutex>(tasks, n);
+    return measure_mix(tasks, n, static_cast<std::uint64_t>(args.number("write_every")));
+}
+
 void side(const bench::KeyValues& args) {
     const auto tasks = static_cast<std::uint64_t>(args.number("tasks"));
-    const auto work = args.text("kind") == "mutex"
-                          ? measure<std::unique_lock<baton::Mutex>, baton::Mutex>
-                          : measure<std::shared_lock<baton::RWMutex>, baton::RWMutex>;
     baton::run([] {}); // what starting costs is not the lock's
     double ops = 0;
     const double cpu_us = bench::process_cpu_us();
     bench::print_figure("ns_per_op", bench::ns_each(args.number("ms"), [&](std::uint64_t n) {
                             ops += static_cast<double>(n);
-                            return work(tasks, n);
+                            return work(args, tasks, n);
                         }));
     bench::print_figure("cpu_ns_each", (bench::process_cpu_us() - cpu_us) * 1000 / ops);
 }
@@ -71,6 +102,12 @@ void plan(bench::Plan& plan) {
             if (tasks == std::string("1"))
                 plan.add("floor", params, {ms, "floor=1"}, {}, "pthread");
         }
+    for (const char* every : {"10", "100", "1000"})
+        for (const char* impl : {"baton", "go", "tokio", "pthread"})
+            plan.add(
+                impl,
+                {{"kind", "rwmutex_mix"}, {"tasks", "64"}, {"write_every", every}, {"procs", "2"}},
+                {ms}, {.env = {"BATON_MAXPROCS=2"}});
 }
 
 } // namespace

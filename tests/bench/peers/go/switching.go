@@ -85,7 +85,10 @@ func thereAndBack(a args, lock bool) {
 // mutex: lock and unlock, for writing or reading, by so many goroutines.
 func mutex(a args) {
 	tasks := int(a.number("tasks"))
-	reads := a["kind"] == "rwmutex_read"
+	kind, writeEvery := a["kind"], 0
+	if kind == "rwmutex_mix" {
+		writeEvery = int(a.number("write_every"))
+	}
 	ops, cpu := 0, cpuUs()
 	figure("ns_per_op", nsEach(a.number("ms"), func(n int) int64 {
 		each := (n + tasks - 1) / tasks
@@ -94,20 +97,23 @@ func mutex(a args) {
 		var lock sync.Mutex
 		var rwlock sync.RWMutex
 		start := now()
-		for range tasks {
+		for t := range tasks {
 			all.Add(1)
 			go func() {
 				defer all.Done()
-				if reads {
+				switch kind {
+				case "mutex":
+					for range each {
+						lock.Lock()
+						lock.Unlock()
+					}
+				case "rwmutex_read":
 					for range each {
 						rwlock.RLock()
 						rwlock.RUnlock()
 					}
-					return
-				}
-				for range each {
-					lock.Lock()
-					lock.Unlock()
+				case "rwmutex_mix":
+					mixed(&rwlock, each, t, writeEvery)
 				}
 			}()
 		}
@@ -115,6 +121,22 @@ func mutex(a args) {
 		return (now() - start) * int64(n) / int64(each*tasks)
 	}))
 	figure("cpu_ns_each", (cpuUs()-cpu)*1000/float64(ops))
+}
+
+// mixed: of so many locks of task t, one in writeEvery is a writer's.
+func mixed(lock *sync.RWMutex, each, t, writeEvery int) {
+	untilWrite := t % writeEvery
+	for range each {
+		if untilWrite != 0 {
+			untilWrite--
+			lock.RLock()
+			lock.RUnlock()
+		} else {
+			untilWrite = writeEvery - 1
+			lock.Lock()
+			lock.Unlock()
+		}
+	}
 }
 
 func residentBytes() float64 {

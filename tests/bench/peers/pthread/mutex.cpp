@@ -40,20 +40,46 @@ std::int64_t locks(std::uint64_t tasks, std::uint64_t n) {
            static_cast<std::int64_t>(each * tasks);
 }
 
+/// Of so many locks of each thread one in write_every is a writer's.
+std::int64_t mixed(std::uint64_t tasks, std::uint64_t n, std::uint64_t write_every) {
+    const std::uint64_t each = (n + tasks - 1) / tasks;
+    std::shared_mutex lock;
+    std::vector<std::jthread> all;
+    const std::int64_t start = bench::now_ns();
+    for (std::uint64_t t = 0; t < tasks; ++t)
+        all.emplace_back([&lock, each, write_every, until_write = t % write_every]() mutable {
+            for (std::uint64_t i = 0; i < each; ++i) {
+                if (until_write-- != 0) {
+                    const std::shared_lock hold(lock);
+                } else {
+                    until_write = write_every - 1;
+                    const std::unique_lock hold(lock);
+                }
+            }
+        });
+    all.clear();
+    return (bench::now_ns() - start) * static_cast<std::int64_t>(n) /
+           static_cast<std::int64_t>(each * tasks);
+}
+
+std::int64_t work(const bench::KeyValues& args, std::uint64_t tasks, std::uint64_t n) {
+    const std::string kind = args.text("kind");
+    if (args.number("floor", 0) != 0) return two_atomics(tasks, n);
+    if (kind == "mutex") return locks<std::unique_lock<std::mutex>, std::mutex>(tasks, n);
+    if (kind == "rwmutex_read")
+        return locks<std::shared_lock<std::shared_mutex>, std::shared_mutex>(tasks, n);
+    return mixed(tasks, n, static_cast<std::uint64_t>(args.number("write_every")));
+}
+
 } // namespace
 
 void mutex(const bench::KeyValues& args) {
-    auto work = two_atomics;
-    if (args.number("floor", 0) == 0)
-        work = args.text("kind") == "mutex"
-                   ? locks<std::unique_lock<std::mutex>, std::mutex>
-                   : locks<std::shared_lock<std::shared_mutex>, std::shared_mutex>;
     const auto tasks = static_cast<std::uint64_t>(args.number("tasks"));
     double ops = 0;
     const double cpu_us = bench::process_cpu_us();
     const double ns = bench::ns_each(args.number("ms"), [&](std::uint64_t n) {
         ops += static_cast<double>(n);
-        return work(tasks, n);
+        return work(args, tasks, n);
     });
     std::printf("ns_per_op=%.2f\ncpu_ns_each=%.2f\n", ns,
                 (bench::process_cpu_us() - cpu_us) * 1000 / ops);

@@ -90,10 +90,23 @@ pub fn pingpong(args: Args) {
     });
 }
 
+/// How many locks of task t come before its first for writing, if one in `every` is.
+fn first_write(t: u64, every: u64) -> u64 {
+    if every == u64::MAX {
+        every
+    } else {
+        t % every
+    }
+}
+
 /// Lock and unlock, for writing or reading, by so many tasks.
 pub fn mutex(args: Args) {
     let tasks = args.number("tasks") as u64;
-    let reads = args.text("kind") == "rwmutex_read";
+    let reads = args.text("kind") != "mutex";
+    let write_every = match args.text("kind") {
+        "rwmutex_mix" => args.number("write_every") as u64,
+        _ => u64::MAX,
+    };
     on_workers(args.number("procs") as usize, async move {
         let mut meter = Meter::new(args.number("ms"));
         let (mut ops, cpu) = (0, cpu_us());
@@ -102,12 +115,17 @@ pub fn mutex(args: Args) {
             ops += meter.n;
             let (lock, rwlock) = (Arc::new(Mutex::new(())), Arc::new(RwLock::new(())));
             let start = now();
-            let spawn = |_| {
+            let spawn = |t: u64| {
                 let (lock, rwlock) = (lock.clone(), rwlock.clone());
                 tokio::spawn(async move {
+                    let mut until_write = first_write(t, write_every);
                     for _ in 0..each {
-                        if reads {
+                        if reads && until_write != 0 {
+                            until_write -= 1;
                             drop(rwlock.read().await);
+                        } else if reads {
+                            until_write = write_every - 1;
+                            drop(rwlock.write().await);
                         } else {
                             drop(lock.lock().await);
                         }
