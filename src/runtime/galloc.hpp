@@ -9,6 +9,7 @@
 //   line 1  what its birth writes and its end reads
 //   line 2  its callable, if that is small enough
 //   line 3  what it needs while it waits for something unusual
+//   line 4  the timer of its sleep: with many, each is cold when it fires
 //
 // Threads: any. Locks: one of rank kStack.
 // Invariants: I1 a G's address is never unmapped, nor used for anything else; a dead one stays a G,

@@ -16,8 +16,8 @@ namespace {
 // So many leave the heap under one hold of its lock.
 constexpr std::uint32_t kDueAtOnce = 32;
 
-// As much of what a timer was set for is looked at first: most of a G.
-constexpr std::size_t kArgBytes = 128;
+// As much of what a timer was set for is looked at first: what a switch needs of a G.
+constexpr std::size_t kArgBytes = 64;
 
 inline void prefetch(const void* at, std::size_t bytes) {
     for (std::size_t i = 0; i < bytes; i += 64)
