@@ -185,19 +185,26 @@ inline void ready(rt::Sudog* waiter, bool success) {
     rt::goready(gp);
 }
 
+/// Inline for an M: most of what else a value in a buffer takes is done in line, too.
+inline void unlock_last(rt::Lock& lock) {
+    if (const rt::M* m = rt::getm_or_null()) [[likely]]
+        return lock.unlock_last(m->rseq);
+    lock.unlock_last();
+}
+
 /// Moves a value into the buffer, which has room and nobody who waits; releases the lock.
 inline void put(ChanCore* c, void* from) {
     c->move(c->slot(c->sendx), from);
     c->sendx = c->after(c->sendx);
     c->count = c->count + 1;
-    c->lock.unlock_last();
+    unlock_last(c->lock);
 }
 /// The same out of a buffer that is not empty and that no sender waits for.
 inline void take(ChanCore* c, void* to) {
     c->relocate(to, c->slot(c->recvx));
     c->recvx = c->after(c->recvx);
     c->count = c->count - 1;
-    c->lock.unlock_last();
+    unlock_last(c->lock);
 }
 
 /// Takes up an offer other than kNothing; releases the lock. False: the channel is closed.

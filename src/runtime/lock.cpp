@@ -6,7 +6,6 @@
 #include <cstdio>
 #include <cstdlib>
 
-#include "arch/x86_64/rseq_cs.hpp"
 #include "kernel/clock.hpp"
 #include "kernel/features.hpp"
 #include "kernel/futex.hpp"
@@ -58,9 +57,12 @@ void Lock::wake() noexcept {
 }
 
 void Lock::unlock_last() noexcept {
+    if (const M* m = getm_or_null()) return unlock_last(m->rseq);
     note_released();
-    M* m = getm_or_null();
-    if (m && arch::rseq_clear_unless(m->rseq, &word_.bytes.held, &word_.bytes.sleeping)) return;
+    swap_out();
+}
+
+void Lock::swap_out() noexcept {
     // release: pairs with the acquire in lock.
     if (std::atomic_ref(word_.all).exchange(0, std::memory_order_release) != kHeld) wake_address();
 }

@@ -37,6 +37,7 @@
 #include <atomic>
 #include <cstdint>
 
+#include "arch/x86_64/rseq_cs.hpp"
 #include "kernel/build.hpp"
 
 namespace baton::rt {
@@ -82,6 +83,12 @@ public:
     }
     /// The same; touches nothing of the lock once it is free, but for waking an address.
     void unlock_last() noexcept;
+    /// The same, by an M, whose rseq area is `rs`.
+    void unlock_last(kernel::RseqArea* rs) noexcept {
+        note_released();
+        if (!arch::rseq_clear_unless(rs, &word_.bytes.held, &word_.bytes.sleeping)) [[unlikely]]
+            swap_out();
+    }
 
 private:
     // One word, of which each byte is also used alone. The standard has no such thing; x86-64 does.
@@ -106,6 +113,7 @@ private:
                                               std::memory_order_relaxed);
     }
     bool spin_for_it() noexcept;
+    void swap_out() noexcept;
     void wake_address() noexcept;
     const std::atomic<std::uint32_t>* futex() const noexcept;
     void lock_slow() noexcept;

@@ -72,10 +72,23 @@ void hog_commit(G* gp, M*) {
     globrunqput_hog(gp);
 }
 
+// The G may be running before these return, and what it waited at be gone.
 bool unlock(G*, void* lock) {
-    // The G may be running before this returns, and what it waited at be gone.
     static_cast<Lock*>(lock)->unlock_last();
     return true;
+}
+void unlock_commit(G*, M* m) { static_cast<Lock*>(m->waitlock)->unlock_last(m->rseq); }
+
+// Parks m's G, with `after`, or elsewhere with `unlockf`.
+inline void park(M* m, void (*after)(G*, M*), UnlockFn unlockf, void* lock, WaitReason reason) {
+    G* gp = m->curg;
+    gp->waitreason = reason;
+    note_wait(gp);
+    gp->status.store(GStatus::kWaiting, kRelaxed); // relaxed: see G::status
+    if (gp->lockedm) [[unlikely]]
+        return park_locked(m, gp, unlockf, lock);
+    m->waitlock = lock;
+    switch_out(m, gp, after);
 }
 
 } // namespace
@@ -84,18 +97,16 @@ void gopark(UnlockFn unlockf, void* lock, WaitReason reason) {
     M* m = getm_or_null();
     if (!m) [[unlikely]]
         return foreign_park(unlockf, lock, reason);
-    G* gp = m->curg;
-    gp->waitreason = reason;
-    note_wait(gp);
-    gp->status.store(GStatus::kWaiting, kRelaxed); // relaxed: see G::status
-    if (gp->lockedm) [[unlikely]]
-        return park_locked(m, gp, unlockf, lock);
     m->waitunlockf = unlockf;
-    m->waitlock = lock;
-    switch_out(m, gp, park_commit);
+    park(m, park_commit, unlockf, lock, reason);
 }
 
-void goparkunlock(Lock& lock, WaitReason reason) { gopark(unlock, &lock, reason); }
+void goparkunlock(Lock& lock, WaitReason reason) {
+    M* m = getm_or_null();
+    if (!m) [[unlikely]]
+        return foreign_park(unlock, &lock, reason);
+    park(m, unlock_commit, unlock, &lock, reason);
+}
 
 void goready(G* gp) {
     if (gp->forks != forks) [[unlikely]]
