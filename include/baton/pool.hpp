@@ -15,6 +15,7 @@ namespace [[gnu::visibility("default")]] baton {
 namespace detail {
 
 struct PoolShard;
+struct PoolHoard;
 
 /// The objects, and nothing of their type but how to destroy one.
 class PoolCore {
@@ -31,11 +32,14 @@ public:
     std::size_t size() const noexcept;
 
 private:
+    friend struct PoolHoard;
     PoolShard& own_shard() const noexcept;
+    void drop_idle() noexcept;
 
     void (*destroy_)(void*) noexcept;
     std::size_t n_;
     std::unique_ptr<PoolShard[]> shards_;
+    std::unique_ptr<PoolHoard> hoard_;
 };
 
 } // namespace detail
@@ -46,8 +50,9 @@ private:
 /// making and destroying a T does.
 ///
 /// A shelf holds 64 at most; more are destroyed. So are, while a shelf is used, those on it that
-/// nobody has needed for a second. A pool that nobody uses keeps what it has: clear it, or let it
-/// end. Objects come back as they were put: reset them before or after.
+/// nobody has needed for a second. Of a pool that nobody uses they go within four minutes: a
+/// goroutine of the runtime's, once that has started, looks at all pools every two. Objects come
+/// back as they were put: reset them before or after.
 template <class T>
 class Pool {
 public:

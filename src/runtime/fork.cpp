@@ -25,6 +25,7 @@
 #include "runtime/file_calls.hpp"
 #include "runtime/foreign.hpp"
 #include "runtime/galloc.hpp"
+#include "runtime/hoard.hpp"
 #include "runtime/netpoll.hpp"
 #include "runtime/ring.hpp"
 #include "runtime/sched.hpp"
@@ -63,6 +64,7 @@ void in_child() {
     sched.maxmcount.store(maxmcount, kSeqCst);
     sema_forget();
     user_timers_forget();
+    hoards_forget();
     file_calls_forget();
     rings_forget();
     netpoll_forget();

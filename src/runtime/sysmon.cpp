@@ -9,7 +9,8 @@
 //   trim       idle Ms that were not needed for a while leave
 //   deadlock   when nothing will ever run again the process ends and says why
 //   crash      what a process that fails has to tell is printed from here
-//   scavenge   so do dead Gs with their stacks: 1 % of a CPU at most, 10 % when all Ps are idle
+//   scavenge   so do dead Gs with their stacks: 1 % of a CPU at most, 10 % when all Ps are idle;
+//              and every two minutes all that is kept for later (hoard.hpp)
 //
 // What it waits for would keep Ps from everybody: so nothing here calls malloc
 // (persistentalloc.hpp) or makes a thread (template.cpp).
@@ -22,6 +23,7 @@
 #include "kernel/clock.hpp"
 #include "kernel/futex.hpp"
 #include "runtime/crash.hpp"
+#include "runtime/hoard.hpp"
 #include "runtime/netpoll.hpp"
 #include "runtime/persistentalloc.hpp"
 #include "runtime/preempt.hpp"
@@ -46,7 +48,6 @@ constexpr std::int64_t kTrimPeriodNs = 1'000'000'000;
 constexpr int kTrimWindow = 10; // rounds of kTrimPeriodNs an M must have been idle
 constexpr int kTrimAtOnce = 16;
 constexpr std::int64_t kScavengePeriodNs = 1'000'000'000;
-constexpr std::int64_t kScavengeForceNs = 120'000'000'000;
 constexpr std::int64_t kScavengeAtOnceNs = 100'000;
 
 /// What was seen of a P at the last look.
@@ -77,6 +78,10 @@ private:
     bool long_in_kernel(P* p, Seen& s, assist::Word w, std::int64_t now);
     void trim(std::int64_t now);
     void scavenge(std::int64_t now);
+    // When the next one is. relaxed: a setting.
+    std::int64_t forced_pass() const {
+        return scavenge_forced_ + sched.forced_pass_ns.load(kRelaxed);
+    }
 
     M* m_;
     Seen seen_[kMaxP];
@@ -90,7 +95,7 @@ private:
     int trim_at_ = 0;
     std::int64_t scavenge_when_ = 0;
     std::int64_t scavenge_period_ = 0;
-    std::int64_t scavenge_force_ = kernel::nanotime() + kScavengeForceNs;
+    std::int64_t scavenge_forced_ = kernel::nanotime();
     bool note_came_ = false;
     bool look_again_ = false; // a wanted P was seen in the kernel for the first time
 };
@@ -178,6 +183,7 @@ bool Sysmon::deep_sleep() {
         until = now + kTrimPeriodNs;
     }
     if (gs == Idle::kGiveBack) until = std::min(until, scavenge_when_);
+    if (hoards_any()) until = std::min(until, forced_pass());
     if (idle) (void)kernel::futex_wait(&sched.sysmonnote, seq, until);
     sched.sysmonwait.store(false, kSeqCst);
     return idle;
@@ -322,10 +328,13 @@ void Sysmon::trim(std::int64_t now) {
 }
 
 void Sysmon::scavenge(std::int64_t now) {
-    if (now >= scavenge_period_) {
-        const bool force = now >= scavenge_force_;
-        if (force) scavenge_force_ = now + kScavengeForceNs;
+    const bool force = now >= forced_pass();
+    if (force || now >= scavenge_period_) {
         gfperiod(force);
+        if (force) {
+            hoards_pass();
+            scavenge_forced_ = now;
+        }
         scavenge_period_ = now + kScavengePeriodNs;
     }
     if (now < scavenge_when_) return;

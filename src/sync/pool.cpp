@@ -5,7 +5,8 @@
 //
 // The reference drops what a pool holds in the second collection of garbage after it was put. Here
 // a shelf notes the fewest that lay on it in a period: so many were not needed, and go. That is
-// looked at in put, on the thread of who uses the pool: destroying objects is nothing for sysmon.
+// looked at in put, on the thread of who uses the pool, and for pools that nobody uses with the
+// runtime's forced pass (hoard.hpp).
 //
 // Rejected: the reference's lock-free chain of rings with a slot for the owner alone. It saves the
 // owner a locked instruction, but there whoever drops objects has stopped the world.
@@ -19,6 +20,7 @@
 #include "baton/run.hpp"
 #include "kernel/clock.hpp"
 #include "runtime/entry.hpp"
+#include "runtime/hoard.hpp"
 #include "runtime/lock.hpp"
 
 namespace baton::detail {
@@ -47,6 +49,20 @@ struct alignas(64) PoolShard {
     }
 };
 
+struct PoolHoard : rt::Hoard {
+    explicit PoolHoard(PoolCore& core) : rt::Hoard{.release = drop_idle}, core_(core) {
+        rt::hoard_add(this);
+    }
+    ~PoolHoard() { rt::hoard_remove(this); }
+    PoolHoard(const PoolHoard&) = delete;
+    PoolHoard& operator=(const PoolHoard&) = delete;
+
+private:
+    static void drop_idle(rt::Hoard* h) noexcept { static_cast<PoolHoard*>(h)->core_.drop_idle(); }
+
+    PoolCore& core_;
+};
+
 namespace {
 
 /// Objects on their way to be destroyed, once no lock is held.
@@ -64,9 +80,7 @@ void take_oldest(PoolShard& shard, std::uint32_t many, Surplus& out) {
 }
 
 /// The lock held: what nobody needed in a period that is over.
-void age(PoolShard& shard, Surplus& out) {
-    if (++shard.puts % kLookEvery != 0) return;
-    const std::int64_t now = kernel::nanotime();
+void age(PoolShard& shard, std::int64_t now, Surplus& out) {
     if (now - shard.period_ns < kPeriodNs) return;
     if (shard.period_ns != 0) take_oldest(shard, std::min(shard.low, shard.n), out);
     shard.period_ns = now;
@@ -77,9 +91,12 @@ void age(PoolShard& shard, Surplus& out) {
 
 PoolCore::PoolCore(void (*destroy)(void*) noexcept)
     : destroy_(destroy), n_(static_cast<std::size_t>(max_procs())),
-      shards_(std::make_unique<PoolShard[]>(n_)) {}
+      shards_(std::make_unique<PoolShard[]>(n_)), hoard_(std::make_unique<PoolHoard>(*this)) {}
 
-PoolCore::~PoolCore() { clear(); }
+PoolCore::~PoolCore() {
+    hoard_.reset();
+    clear();
+}
 
 // In an Entry. Any shard will do; that of the processor is next to nobody else's.
 PoolShard& PoolCore::own_shard() const noexcept {
@@ -115,9 +132,22 @@ void PoolCore::put(void* object) noexcept {
         } else {
             shard.objects[shard.n++] = object;
         }
-        age(shard, surplus);
+        if (++shard.puts % kLookEvery == 0) age(shard, kernel::nanotime(), surplus);
     }
     for (std::uint32_t i = 0; i < surplus.n; i++) destroy_(surplus.objects[i]);
+}
+
+void PoolCore::drop_idle() noexcept {
+    const std::int64_t now = kernel::nanotime();
+    for (std::size_t i = 0; i < n_; i++) {
+        Surplus surplus;
+        {
+            rt::Entry entry;
+            rt::LockGuard guard(shards_[i].lock);
+            age(shards_[i], now, surplus);
+        }
+        for (std::uint32_t k = 0; k < surplus.n; k++) destroy_(surplus.objects[k]);
+    }
 }
 
 void PoolCore::clear() noexcept {

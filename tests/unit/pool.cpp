@@ -16,6 +16,7 @@
 #include <doctest/doctest.h>
 
 #include "baton/baton.hpp"
+#include "runtime/sched.hpp"
 #include "support/lock_stress.hpp"
 #include "support/procs.hpp"
 
@@ -34,6 +35,35 @@ struct Counted {
     Counted(const Counted&) = delete;
     Counted& operator=(const Counted&) = delete;
 };
+
+/// One whose end takes a while, and parks.
+struct Slow : Counted {
+    static inline std::atomic<int> ending{0};
+    ~Slow() {
+        ending.fetch_add(1, kRelaxed);
+        baton::sleep_for(100ms);
+    }
+};
+
+/// The runtime's forced pass comes so often, for a scope.
+class ForcedPass {
+public:
+    explicit ForcedPass(std::chrono::nanoseconds often)
+        : usual_(baton::rt::sched.forced_pass_ns.exchange(often.count())) {}
+    ~ForcedPass() { baton::rt::sched.forced_pass_ns.store(usual_); }
+    ForcedPass(const ForcedPass&) = delete;
+    ForcedPass& operator=(const ForcedPass&) = delete;
+
+private:
+    std::int64_t usual_;
+};
+
+template <class Ends>
+bool within_30s(Ends&& ends) {
+    const auto end = std::chrono::steady_clock::now() + 30s;
+    while (!ends() && std::chrono::steady_clock::now() < end) baton::sleep_for(1ms);
+    return ends();
+}
 
 } // namespace
 
@@ -156,11 +186,31 @@ TEST_CASE("what nobody has needed for a second goes while the pool is used") {
         CHECK(pool.size() >= 1);
         // 5 in use at a time stay.
         const auto start = std::chrono::steady_clock::now();
-        while (std::chrono::steady_clock::now() < start + 2500ms) {
+        while (std::chrono::steady_clock::now() < start + 2100ms) {
             std::vector<Pool<Counted>::Lease> leases;
             for (int i = 0; i < 5; i++) leases.push_back(pool.lease());
             baton::sleep_for(1ms);
         }
         CHECK(pool.size() == 5);
+    });
+}
+
+TEST_CASE("what a pool holds goes when nobody uses it, and its end waits for that") {
+    const ForcedPass often(10ms);
+    baton::run([] {
+        Pool<Counted> idle;
+        auto slow = std::make_unique<Pool<Slow>>();
+        for (int i = 0; i < 10; i++) idle.put(std::make_unique<Counted>());
+        for (int i = 0; i < 3; i++) slow->put(std::make_unique<Slow>());
+        baton::sleep_for(1200ms); // and nothing else happens
+        // Where sysmon sleeps as long as nothing happens it has slept no longer than to the pass.
+        if (baton::rt::sched.tier == baton::Assist::kSysmon) CHECK(idle.size() == 0);
+        CHECK(within_30s([] { return Slow::ending.load(kRelaxed) != 0; }));
+        slow.reset();
+        CHECK(Slow::ending.load(kRelaxed) == 3);
+        CHECK(within_30s([&] { return idle.size() == 0; }));
+        CHECK(within_30s([] { return Counted::alive.load(kRelaxed) == 0; }));
+        idle.put(std::make_unique<Counted>());
+        CHECK(idle.get());
     });
 }
