@@ -55,7 +55,8 @@ public:
     void add(const std::string& impl, const Params& params, const std::vector<std::string>& more,
              const Around& around = {}, const std::string& program = {});
     /// Adds a series that measures in its own way.
-    void add_own(const std::string& impl, const Params& params, std::function<Figures()> measure);
+    void add_own(const std::string& impl, const Params& params, std::function<Figures()> measure,
+                 const std::string& program = {});
 
     /// The command line of an implementation's program; empty if it is not built.
     [[nodiscard]] std::vector<std::string> program(const std::string& impl);

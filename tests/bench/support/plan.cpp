@@ -89,11 +89,12 @@ void Plan::add(const std::string& impl, const Params& params, const std::vector<
     series_.push_back({impl, version(where), params, measure});
 }
 
-void Plan::add_own(const std::string& impl, const Params& params,
-                   std::function<Figures()> measure) {
+void Plan::add_own(const std::string& impl, const Params& params, std::function<Figures()> measure,
+                   const std::string& program_name) {
     if (!wanted(impl, params)) return;
-    if (impl != "baton" && program(impl).empty()) return;
-    series_.push_back({impl, version(impl), params, std::move(measure)});
+    const std::string where = program_name.empty() ? impl : program_name;
+    if (program(where).empty()) return;
+    series_.push_back({impl, version(where), params, std::move(measure)});
 }
 
 } // namespace bench

@@ -18,7 +18,7 @@ bool is_number(const std::string& text) {
 }
 
 bool more_is_better(const std::string& figure) {
-    return figure == "rps" || figure.ends_with("_per_s");
+    return figure == "rps" || figure == "kept_percent" || figure.ends_with("_per_s");
 }
 
 /// Three significant digits for small values, whole numbers for large ones.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -57,9 +58,52 @@ func coldMapping(server int) []byte {
 	return memory
 }
 
-func readPages(memory []byte, read *atomic.Uint64) {
+// gate lets the reader through, or has it wait.
+type gate struct {
+	closed atomic.Bool
+	mutex  sync.Mutex
+}
+
+func (g *gate) close() {
+	g.mutex.Lock()
+	g.closed.Store(true)
+}
+
+func (g *gate) open() {
+	g.closed.Store(false)
+	g.mutex.Unlock()
+}
+
+func (g *gate) pass() {
+	if g.closed.Load() {
+		g.mutex.Lock()
+		g.mutex.Unlock()
+	}
+}
+
+// kept is how fast pieces goes up with the gate open, in parts of how fast it does with it closed.
+func kept(g *gate, pieces *atomic.Uint64, window time.Duration) float64 {
+	const turn, settle = 60 * time.Millisecond, 15 * time.Millisecond
+	rate := func() float64 {
+		time.Sleep(settle)
+		pieces0, start := pieces.Load(), now()
+		time.Sleep(turn - settle)
+		return float64(pieces.Load()-pieces0) / float64(now()-start)
+	}
+	var closed, open float64
+	for left := window; left > 0; left -= 2 * turn {
+		g.close()
+		closed += rate()
+		g.open()
+		open += rate()
+	}
+	return open / closed
+}
+
+func readPages(memory []byte, g *gate, read *atomic.Uint64) {
 	for {
 		for i := 0; i < len(memory); i += pageBytes {
+			g.pass()
 			if memory[i] != coldByte {
 				fail("a page came wrong")
 			}
@@ -85,9 +129,10 @@ func computePieces(yields bool, pieces *atomic.Uint64) {
 // fault: a goroutine that reads pages which are slow to come, and one that computes.
 func fault(a args) {
 	var read, pieces count
+	var g gate
 	if a.number("faults") != 0 {
 		memory := coldMapping(int(a.number("server")))
-		go readPages(memory, &read.items)
+		go readPages(memory, &g, &read.items)
 	}
 	go computePieces(a.number("yields") != 0, &pieces.items)
 	window := time.Duration(a.number("ms")) * time.Millisecond
@@ -98,4 +143,5 @@ func fault(a args) {
 		float64(now()-start)/1e9
 	figure("compute_per_s", float64(piecesN)/seconds)
 	figure("faults_per_s", float64(readN)/seconds)
+	figure("kept_percent", 100*kept(&g, &pieces.items, window))
 }
