@@ -201,6 +201,7 @@ bool blocking_poll(M* m, std::int64_t until, G** found) {
             return false;
         }
     }
+    arm_after_idle(m);
     *found = list.pop();
     // relaxed: see G::status
     if (*found) (*found)->status.store(GStatus::kRunnable, kRelaxed);

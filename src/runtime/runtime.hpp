@@ -318,6 +318,9 @@ struct alignas(64) P {
     // How often in the time slice of this tick an M came back from a call with it. Owner only.
     std::uint32_t returns = 0;
     std::uint32_t returns_tick = 0;
+    // On which of the last wakes from idleness it was handed off (arm_after_idle). Owner only.
+    std::uint32_t wakes_blocked = 0;
+    std::uint64_t wake_handoffs = 0;
     // relaxed everywhere: a guess.
     std::atomic<std::int32_t> armscore{
         kArmScore};              // what arming an understudy has lately been worth

@@ -317,6 +317,10 @@ P* take_blocked_with_work(M* m);
 /// with an actor, the understudies included: takes no lock.
 bool hand_blocked(P* p, assist::Word seen, const assist::Actor& me, std::uint32_t cpu, By by);
 void note_taken(P* p, assist::Word seen, By by);
+/// m has a P again and its CPU idled, so the understudy dozes there. If a block followed on each of
+/// the last two such wakes, arms it before a G runs: who is to have the P then does not wait for
+/// the arming. After fewer it would be in vain mostly, and cost each wake some microseconds.
+void arm_after_idle(M* m) noexcept;
 assist::Found understudy_dispatch(std::uint32_t p_slot, assist::Word seen, const assist::Actor& me,
                                   std::uint32_t cpu);
 /// A parked M's turn at the ring buffer: returns with a P.

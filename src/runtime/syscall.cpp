@@ -20,6 +20,7 @@ namespace {
 
 constexpr std::uint32_t kArmAnyway = 64; // one call in so many tries again
 constexpr std::uint32_t kReturnsMost = 16;
+constexpr std::uint32_t kWakesLooked = 3; // the last two, a bit each
 
 // This thread's errno. Not inlined and opaque, as the address must be found anew after a park.
 [[gnu::noinline]] int& thread_errno() {
@@ -162,6 +163,19 @@ bool begin_credit(M* m) {
 }
 
 } // namespace
+
+void arm_after_idle(M* m) noexcept {
+    P* p = m->p;
+    // relaxed: a guess; counted by whoever takes the P.
+    const std::uint64_t now = std::atomic_ref(p->rec->handoffs).load(std::memory_order_relaxed);
+    const std::uint32_t blocked = now != p->wake_handoffs ? 1 : 0;
+    p->wake_handoffs = now;
+    p->wakes_blocked = (p->wakes_blocked << 1 | blocked) & kWakesLooked;
+    if (p->wakes_blocked != kWakesLooked) return;
+    const std::uint32_t cpu = current_cpu(m);
+    // relaxed: looked at again by the call that blocks.
+    if (assist::understudies.cpu(cpu).armed.load(std::memory_order_relaxed) == 0) (void)arm(p, cpu);
+}
 
 void enter_on_credit(M* m) noexcept {
     if (!getm_or_null()) goroutine_returned_in_child();

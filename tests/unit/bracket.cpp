@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // What an M remembers of the CPU of its last call (src/runtime/syscall.cpp) holds for the next one
-// only if that is entered there as well.
+// only if that is entered there as well. And what a P remembers of its last wakes from idleness.
 #include <doctest/doctest.h>
 
+#include <chrono>
 #include <cstdint>
 #include <cstdio>
+#include <thread>
 #include <vector>
 
 #include "baton/baton.hpp"
@@ -13,6 +15,7 @@
 #include "runtime/sched.hpp"
 
 using namespace baton;
+using namespace std::chrono_literals;
 
 namespace {
 
@@ -36,6 +39,26 @@ Entered call_on(int cpu, int left_on) {
         if (left_on != cpu) REQUIRE(kernel::pin_thread(left_on) == 0);
         return entered;
     });
+}
+
+/// How often an understudy was woken.
+std::uint64_t armings() {
+    std::uint64_t sum = 0;
+    for (std::uint32_t cpu = 0; cpu < assist::understudies.ncpu(); cpu++)
+        sum += assist::understudies.cpu(cpu).arms.load();
+    return sum;
+}
+
+/// This goroutine wakes from idleness and blocks at once, with another one waiting for the P.
+/// Whether the understudy of the CPU was awake before that.
+bool wake_and_block() {
+    sleep_for(2ms);
+    const bool awake = assist::understudies.cpu(rt::current_cpu(rt::getm())).armed.load() != 0;
+    WaitGroup other;
+    other.go([] {});
+    blocking([] { std::this_thread::sleep_for(200us); });
+    other.wait();
+    return awake;
 }
 
 } // namespace
@@ -63,4 +86,23 @@ TEST_CASE("bracket: a call names the CPU it is entered on, whichever the last on
         unlock_os_thread();
     });
     CHECK(looked > 50); // the premise
+}
+
+TEST_CASE("bracket: the understudy is woken before a block if one followed on the last two wakes") {
+    std::uint64_t in_vain = 0;
+    run([&] {
+        set_max_procs(1);
+        if (assist_tier() == Assist::kSysmon) {
+            std::printf("skip: no understudies\n");
+            return;
+        }
+        int awake = 0;
+        for (int i = 0; i < 400 && awake < 20; i++) awake += wake_and_block() ? 1 : 0;
+        CHECK(awake == 20);
+        for (int i = 0; i < 3; i++) sleep_for(2ms); // after these it has learned that none follows
+        in_vain = armings();
+        for (int i = 0; i < 20; i++) sleep_for(2ms);
+        in_vain = armings() - in_vain;
+    });
+    CHECK(in_vain <= 1);
 }
