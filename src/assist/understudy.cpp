@@ -75,6 +75,8 @@ void Understudies::run(std::uint32_t cpu) noexcept {
         for (std::int64_t last = start;;) {
             const Found found = look(cpu, me);
             const std::int64_t now = kernel::nanotime();
+            // relaxed, and below: its own, and a guess for others.
+            if (found == Found::kTaken) c.idled.store(false, std::memory_order_relaxed);
             // In a gap an M ran: its block is news.
             if (found == Found::kTaken || (now - last > kGapNs && found != Found::kAwake))
                 start = now;
@@ -90,6 +92,7 @@ void Understudies::run(std::uint32_t cpu) noexcept {
         c.dozes.fetch_add(1, std::memory_order_relaxed); // relaxed: for people
         // relaxed: the futex call looks again in the kernel.
         while (c.armed.load(std::memory_order_relaxed) == 0) (void)kernel::futex_wait(&c.armed, 0);
+        c.idled.store(true, std::memory_order_relaxed);
     }
 }
 

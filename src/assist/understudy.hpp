@@ -53,6 +53,7 @@ namespace baton::assist {
 /// What the understudies share with the Ms, one per CPU.
 struct alignas(64) Cpu {
     std::atomic<std::uint32_t> armed{1}; // 1 armed, 0 dozing; the futex it dozes on
+    std::atomic<bool> idled{false};      // its understudy has passed nothing on since it dozed
     std::atomic<std::uint64_t> arms{0};
     std::atomic<std::uint64_t> dozes{0};
     static constexpr std::uint32_t kPending = ~0u;

@@ -213,6 +213,7 @@ bool hand_blocked(P* p, assist::Word seen, const assist::Actor& me, std::uint32_
         name_next(m, nullptr);
         m->spinning = false;
         if (spin) nmspinning().fetch_sub(1, kSeqCst);
+        m->near = 0;
         unsteer(m);
         mput(m, cpu);
     }

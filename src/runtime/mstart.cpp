@@ -39,6 +39,7 @@ namespace {
 
 constexpr auto kRelaxed = std::memory_order_relaxed;
 constexpr std::size_t kG0Stack = 256 << 10;
+constexpr std::int32_t kStrays = 16; // wakes steered for one that was not and strayed
 
 IdleMs& idle_on(std::uint32_t cpu) { return sched.idle_ms[cpu]; }
 
@@ -55,6 +56,14 @@ M* pop_idle(IdleMs& list) {
         sched.midle.fetch_sub(1, kSeqCst);
         return m;
     }
+}
+
+// m was woken, for the CPU in m->near. Did the kernel put it there?
+void note_stray(M* m) {
+    const std::uint32_t cpu = m->near - 1;
+    m->near = 0;
+    // relaxed: a guess.
+    if (current_cpu(m) != cpu) idle_on(cpu).strays.store(kStrays, kRelaxed);
 }
 
 M* allocate_m() {
@@ -144,6 +153,7 @@ P* mpark(M* m) {
         const std::uint32_t seq = m->park.load(kSeqCst);
         if (has_nextp(m)) {
             P* p = m->nextp.exchange(nullptr, kSeqCst);
+            if (m->near != 0) note_stray(m);
             unsteer(m);
             return p;
         }
@@ -199,15 +209,26 @@ void mput(M* m, std::uint32_t cpu) {
 }
 
 // Left to itself the kernel wakes a thread on an idle CPU where it ran before, which takes ten
-// times as long as a switch on this one.
+// times as long as a switch on this one. On a machine that idles it may do so with one that ran
+// here as well (seen; probably as the M that blocked counts as running here until its lag is made
+// up, by delayed dequeue). That comes and goes for minutes, so the next ones are steered, too.
 M* mget_near(std::uint32_t cpu) {
-    if (M* m = pop_idle(idle_on(cpu))) return m;
-    if (M* m = mget_far(cpu)) {
-        m->steered = kernel::pin_thread(static_cast<int>(cpu), static_cast<int>(m->rec->tid)) == 0;
+    IdleMs& here = idle_on(cpu);
+    M* m = pop_idle(here);
+    // relaxed, all: guesses.
+    if (m && !assist::understudies.cpu(cpu).idled.load(kRelaxed)) return m;
+    if (m && here.strays.load(kRelaxed) <= 0) {
+        m->near = cpu + 1;
         return m;
     }
-    want_m();
-    return nullptr;
+    if (m) here.strays.fetch_sub(1, kRelaxed); // relaxed: as above
+    if (!m) m = mget_far(cpu);
+    if (m) {
+        m->steered = kernel::pin_thread(static_cast<int>(cpu), static_cast<int>(m->rec->tid)) == 0;
+    } else {
+        want_m();
+    }
+    return m;
 }
 
 void unsteer(M* m) {

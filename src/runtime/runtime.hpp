@@ -271,6 +271,7 @@ struct M {
     std::atomic<bool> claimable{false};  // awake and on no list: who takes this gives it a P
     bool on_credit = false;              // counted in ncredit
     bool steered = false;                // bound to a CPU until it has woken there
+    std::uint32_t near = 0; // it is to wake there unbound: the CPU and one; 0: anywhere
     std::atomic<std::uint32_t> idlelink{0};
     kernel::RseqArea* own_rseq = nullptr;
     void* sigstack = nullptr;

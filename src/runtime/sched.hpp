@@ -68,6 +68,8 @@ using FreeStacks = Free<StackList>;
 struct alignas(64) IdleMs {
     std::atomic<std::uint64_t> head{0}; // {tag:48, slot:16}; the tag defeats ABA
     std::atomic<std::int32_t> n{0};
+    // So many wakes after idleness are steered, as the kernel put one from here elsewhere.
+    std::atomic<std::int32_t> strays{0};
     // A handoff the understudy of this CPU has committed and not yet woken; 0 none. Whoever comes
     // by wakes it too, lest a busy process keep the understudy from it (understudy_dispatch).
     std::atomic<std::uint32_t> pending{0};
