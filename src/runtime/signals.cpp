@@ -75,7 +75,7 @@ void tell(const Fault& fault, const siginfo_t* info, const void* context) {
 }
 
 void on_fault(int sig, siginfo_t* info, void* context) {
-    survive_fault();
+    if (survive_fault(context)) return;
     Fault& fault = fault_of(sig);
     const G* gp = sig == SIGSEGV && info->si_code > 0 ? guard_owner(info->si_addr) : nullptr;
     if (gp) overflowed(gp, context);

@@ -62,8 +62,12 @@ _Unwind_Reason_Code note_frame(_Unwind_Context* context, void* arg) {
     walk(here, stack);
 }
 
-void survive_fault() noexcept {
-    if (rescue) __builtin_longjmp(rescue, 1);
+// By what the handler returns to: were it left by a jump, ThreadSanitizer would take the thread to
+// be in it from then on.
+bool survive_fault(void* context) noexcept {
+    if (!rescue) return false;
+    arch::return_to(context, rescue);
+    return true;
 }
 
 } // namespace baton::rt

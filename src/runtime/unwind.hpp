@@ -52,8 +52,8 @@ void walk(const arch::Registers& at, Stack* stack) noexcept;
 /// The caller's own.
 void walk_here(Stack* stack) noexcept;
 
-/// For the handlers of SIGSEGV and SIGBUS: if this thread walks a stack the walk ends, and this
-/// does not return.
-void survive_fault() noexcept;
+/// For the handlers of SIGSEGV and SIGBUS, with their context: true if this thread walks a stack.
+/// The walk ends then, once the handler has returned.
+bool survive_fault(void* context) noexcept;
 
 } // namespace baton::rt

@@ -33,6 +33,15 @@ inline const Registers* registers_of(const void* ucontext) {
         &static_cast<const ucontext_t*>(ucontext)->uc_mcontext.gregs);
 }
 
+/// A handler that returns to this context goes on where __builtin_setjmp was called with `buffer`,
+/// which returns 1: in the buffer are the frame pointer, where to go on, and the stack pointer.
+inline void return_to(void* ucontext, void* const* buffer) {
+    greg_t* regs = static_cast<ucontext_t*>(ucontext)->uc_mcontext.gregs;
+    regs[REG_RBP] = reinterpret_cast<greg_t>(buffer[0]);
+    regs[REG_RIP] = reinterpret_cast<greg_t>(buffer[1]);
+    regs[REG_RSP] = reinterpret_cast<greg_t>(buffer[2]);
+}
+
 /// Of a context that is not running: what baton_switch saved, as it will be when it has returned.
 inline Registers registers_of(const Context& context) {
     const auto* sp = static_cast<const greg_t*>(context.sp);
