@@ -24,9 +24,9 @@ export PATH := $(PATH):/usr/sbin
 # two of them may build the same files.
 ifeq ($(MAKELEVEL),0)
 MAKEFLAGS += -j$(shell nproc) --no-print-directory
-endif
 ifneq ($(filter-out 0 1,$(words $(MAKECMDGOALS))),)
 .NOTPARALLEL:
+endif
 endif
 
 # Sanitizers make gcc warn where nothing is wrong, so only the plain build insists. Hidden
