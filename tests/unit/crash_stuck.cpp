@@ -22,9 +22,14 @@ using namespace child_process;
 namespace {
 
 std::atomic<bool> stuck{false};
+#if defined(BATON_TSAN)
+constexpr unsigned kAlarm_s = 4; // ThreadSanitizer's exit takes a second
+#else
+constexpr unsigned kAlarm_s = 1;
+#endif
 
 void stick() {
-    baton::rt::set_crash_patience({.progress_ns = 50'000'000, .alarm_s = 1});
+    baton::rt::set_crash_patience({.progress_ns = 50'000'000, .alarm_s = kAlarm_s});
     stuck.store(true);
 }
 
