@@ -50,6 +50,6 @@ void plan(bench::Plan& plan) {
 } // namespace
 
 int main(int argc, char** argv) {
-    return bench::run({.name = "neighbour", .rounds = 5, .quick_rounds = 1, .plan = plan}, argc,
+    return bench::run({.name = "neighbour", .rounds = 3, .quick_rounds = 1, .plan = plan}, argc,
                       argv);
 }
