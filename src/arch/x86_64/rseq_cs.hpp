@@ -28,6 +28,8 @@
 // Threads: the one that registered rs. Against threads on the same CPU it is atomic: preempted or
 // interrupted by a signal anywhere before the commit, it goes to `aborted` and nothing was stored.
 // Against other CPUs it is not: they exclude it by making this CPU restart (membarrier).
+// Where an inline function with a sequence is not inlined, all but one of its copies are thrown
+// away: so what belongs to a sequence is in the group of the code around it (the sections' `?`).
 #pragma once
 
 #include <cstdint>
@@ -53,7 +55,7 @@ enum class RseqResult { kCommitted, kMismatch, kAborted };
     __tsan_release(word);
 #endif
     asm goto(
-        ".pushsection __rseq_cs, \"aw\"\n\t"
+        ".pushsection __rseq_cs, \"aw?\"\n\t"
         ".balign 32\n\t"
         "3:\n\t"
         ".long 0, 0\n\t"              // version, flags
@@ -68,7 +70,7 @@ enum class RseqResult { kCommitted, kMismatch, kAborted };
         "jne %l[mismatch]\n\t"
         "movq %[desired], %[word]\n\t"
         "2:\n\t"
-        ".pushsection __rseq_failure, \"ax\"\n\t"
+        ".pushsection __rseq_failure, \"ax?\"\n\t"
         ".byte 0x0f, 0xb9, 0x3d\n\t" // ud1 sig(%rip), %edi: never run, carries the signature
         ".long 0x53053053\n\t"
         "4:\n\t"
@@ -94,7 +96,7 @@ aborted:
 #if defined(BATON_TSAN)
     __tsan_release(byte); // see above
 #endif
-    asm goto(".pushsection __rseq_cs, \"aw\"\n\t"
+    asm goto(".pushsection __rseq_cs, \"aw?\"\n\t"
              ".balign 32\n\t"
              "3:\n\t"
              ".long 0, 0\n\t"
@@ -109,7 +111,7 @@ aborted:
              "jne %l[otherwise]\n\t"
              "movb $0, %[byte]\n\t"
              "2:\n\t"
-             ".pushsection __rseq_failure, \"ax\"\n\t"
+             ".pushsection __rseq_failure, \"ax?\"\n\t"
              ".byte 0x0f, 0xb9, 0x3d\n\t"
              ".long 0x53053053\n\t"
              "4:\n\t"
@@ -130,7 +132,7 @@ otherwise:
 #if defined(BATON_TSAN)
     __tsan_release(word); // see above; who sums up acquires it
 #endif
-    asm goto(".pushsection __rseq_cs, \"aw\"\n\t"
+    asm goto(".pushsection __rseq_cs, \"aw?\"\n\t"
              ".balign 32\n\t"
              "3:\n\t"
              ".long 0, 0\n\t"
@@ -145,7 +147,7 @@ otherwise:
              "jz %l[mismatch]\n\t"
              "addq %[by], %[n]\n\t"
              "2:\n\t"
-             ".pushsection __rseq_failure, \"ax\"\n\t"
+             ".pushsection __rseq_failure, \"ax?\"\n\t"
              ".byte 0x0f, 0xb9, 0x3d\n\t"
              ".long 0x53053053\n\t"
              "4:\n\t"
