@@ -65,10 +65,12 @@ void hoard_add(Hoard* h) noexcept {
     Entry entry;
     LockGuard guard(hoards.lock);
     h->pass = hoards.pass;
+    h->forks = forks;
     link_last(h);
 }
 
 void hoard_remove(Hoard* h) noexcept {
+    if (h->forks != forks) return; // forgotten already
     for (;;) {
         {
             Entry entry;
@@ -103,15 +105,6 @@ void hoards_pass() noexcept {
     hoards.running = false;
 }
 
-void hoards_forget() {
-    new (&hoards.lock) Lock(Rank::kLeaf);
-    hoards.running = false;
-    Hoard* h = hoards.first;
-    if (!h) return;
-    do {
-        h->busy.store(0, std::memory_order_relaxed); // relaxed: the child has one thread
-        h = h->next;
-    } while (h != hoards.first);
-}
+void hoards_forget() { new (&hoards) Hoards; }
 
 } // namespace baton::rt

@@ -26,6 +26,7 @@ struct Hoard {
     Hoard* next = nullptr;
     Hoard* prev = nullptr;
     std::uint32_t pass = 0;             // that looked at it last
+    std::uint32_t forks = 0;            // how often this process is a child of who made it
     std::atomic<std::uint32_t> busy{0}; // released just now; a futex
 };
 
@@ -37,7 +38,7 @@ void hoard_remove(Hoard* hoard) noexcept;
 bool hoards_any() noexcept;
 /// Starts the goroutine, if there is something to do and the last one has ended.
 void hoards_pass() noexcept;
-/// In a forked child.
+/// In a forked child: nobody asks for what those of its parent keep.
 void hoards_forget();
 
 } // namespace baton::rt

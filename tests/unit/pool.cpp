@@ -13,6 +13,9 @@
 #include <utility>
 #include <vector>
 
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <doctest/doctest.h>
 
 #include "baton/baton.hpp"
@@ -213,4 +216,30 @@ TEST_CASE("what a pool holds goes when nobody uses it, and its end waits for tha
         idle.put(std::make_unique<Counted>());
         CHECK(idle.get());
     });
+}
+
+TEST_CASE("in a forked child pools of before and new ones can be used, and end") {
+    std::atomic<bool> stop{false};
+    std::thread changes([&] { // the list of all pools, which a fork may find half changed
+        while (!stop.load()) Pool<Counted> one;
+    });
+    for (int i = 0; i < 100; i++) {
+        auto before = std::make_unique<Pool<Counted>>();
+        before->put(std::make_unique<Counted>());
+        const pid_t pid = ::fork();
+        if (pid == 0) {
+            ::alarm(10);
+            const bool there = before->get() != nullptr;
+            before->put(std::make_unique<Counted>());
+            before.reset();
+            Pool<Counted> fresh;
+            fresh.put(std::make_unique<Counted>());
+            ::_exit(there && fresh.get() ? 0 : 1);
+        }
+        int status = -1;
+        CHECK(::waitpid(pid, &status, 0) == pid);
+        CHECK(status == 0);
+    }
+    stop.store(true);
+    changes.join();
 }
