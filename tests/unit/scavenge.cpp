@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The memory of goroutines that have ended goes back to the system, in the background.
+// run: tiers
 #include <doctest/doctest.h>
 
 #include <atomic>
