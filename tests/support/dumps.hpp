@@ -24,12 +24,6 @@ inline void check_shows(const std::string& text, const std::string& part) {
     CHECK(has(text, part));
 }
 
-inline std::size_t count(const std::string& text, const std::string& what) {
-    std::size_t n = 0;
-    for (std::size_t at = 0; (at = text.find(what, at)) != std::string::npos; at++) n++;
-    return n;
-}
-
 /// The part of a dump that is about one goroutine; empty if there is none.
 inline std::string about(const std::string& dump, std::uint64_t goid) {
     const std::string head = "goroutine " + std::to_string(goid) + " ";

@@ -24,15 +24,16 @@
 #include "kernel/build.hpp"
 #include "runtime/galloc.hpp"
 #include "runtime/sched.hpp"
+#include "support/child.hpp"
 #include "support/dumps.hpp"
 #include "support/procs.hpp"
 
 using namespace std::chrono_literals;
 using baton::Chan;
 using baton::WaitGroup;
+using child_process::count;
 using dumps_test::about;
 using dumps_test::check_shows;
-using dumps_test::count;
 using dumps_test::Doing;
 using dumps_test::dump_of;
 using dumps_test::dump_once;
