@@ -24,6 +24,7 @@
 #include "baton/baton.hpp"
 #include "support/bench.hpp"
 #include "support/clock.hpp"
+#include "support/lock_mix.hpp"
 
 namespace {
 
@@ -46,7 +47,7 @@ std::int64_t measure(std::uint64_t tasks, std::uint64_t n) {
     });
 }
 
-/// Readers and writers: the tasks' turns to write are spread over the period.
+/// Readers and writers.
 std::int64_t measure_mix(std::uint64_t tasks, std::uint64_t n, std::uint64_t write_every) {
     return baton::run([&] {
         const std::uint64_t each = (n + tasks - 1) / tasks;
@@ -54,16 +55,7 @@ std::int64_t measure_mix(std::uint64_t tasks, std::uint64_t n, std::uint64_t wri
         baton::WaitGroup all;
         const std::int64_t start = bench::now_ns();
         for (std::uint64_t t = 0; t < tasks; ++t)
-            all.go([&, until_write = t % write_every]() mutable {
-                for (std::uint64_t i = 0; i < each; ++i) {
-                    if (until_write-- != 0) {
-                        const std::shared_lock hold(lock);
-                    } else {
-                        until_write = write_every - 1;
-                        const std::unique_lock hold(lock);
-                    }
-                }
-            });
+            all.go([&, t] { bench::lock_mix(lock, each, t, write_every); });
         all.wait();
         return (bench::now_ns() - start) * static_cast<std::int64_t>(n) /
                static_cast<std::int64_t>(each * tasks);

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "../../support/clock.hpp"
+#include "../../support/lock_mix.hpp"
 #include "threads.hpp"
 
 namespace {
@@ -47,16 +48,7 @@ std::int64_t mixed(std::uint64_t tasks, std::uint64_t n, std::uint64_t write_eve
     std::vector<std::jthread> all;
     const std::int64_t start = bench::now_ns();
     for (std::uint64_t t = 0; t < tasks; ++t)
-        all.emplace_back([&lock, each, write_every, until_write = t % write_every]() mutable {
-            for (std::uint64_t i = 0; i < each; ++i) {
-                if (until_write-- != 0) {
-                    const std::shared_lock hold(lock);
-                } else {
-                    until_write = write_every - 1;
-                    const std::unique_lock hold(lock);
-                }
-            }
-        });
+        all.emplace_back([&, t] { bench::lock_mix(lock, each, t, write_every); });
     all.clear();
     return (bench::now_ns() - start) * static_cast<std::int64_t>(n) /
            static_cast<std::int64_t>(each * tasks);
