@@ -38,7 +38,7 @@ _Unwind_Reason_Code note_frame(_Unwind_Context* context, void* arg) {
 
 } // namespace
 
-// The builtins, as the library's setjmp and longjmp check, and are intercepted.
+// The builtin, as the library's setjmp is intercepted.
 [[gnu::noinline]] void walk(const arch::Registers& at, Stack* stack) noexcept {
     void* here[5];
     void** const before = rescue;
