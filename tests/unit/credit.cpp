@@ -151,9 +151,9 @@ TEST_CASE("credit: a thread that leaves takes no P from the next one in its plac
             place = baton::rt::getm()->slot;
         });
         while (!Leaver::leaving) baton::yield();
-        // Threads are made until one has the place.
+        // Threads are made until one has the place: first those go that earlier cases left idle.
         baton::WaitGroup wg;
-        for (int i = 0; i < 200 && looked == 0; i++) {
+        for (int i = 0; i < 2000 && looked == 0; i++) {
             wg.go([&] {
                 baton::rt::M* m = baton::rt::getm();
                 if (m->slot != place) {
