@@ -64,7 +64,9 @@ run() {
     ((skipped > 0)) && echo "     skip: $skipped test cases"
     grep '^skip: ' "$log" | sort -u | sed 's/^/     /'
     if ((bad > 0)); then
-        tail -n 40 "$log" | sed 's/^/     | /'
+        { grep -A 3 -E 'ERROR|^FAIL |WARNING: |runtime error|panic:' "$log" | head -n 20
+          echo '...'
+          tail -n 20 "$log"; } | sed 's/^/     | /'
         echo "     all of it: $log"
     fi
 }
