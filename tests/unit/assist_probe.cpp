@@ -11,6 +11,7 @@
 #include <chrono>
 #include <cstdio>
 #include <functional>
+#include <optional>
 #include <string>
 #include <thread>
 
@@ -40,10 +41,10 @@ class BlockingM {
 public:
     static constexpr shared::u32 kM = 7, kP = 3;
 
-    BlockingM(Probe& probe, Word word, Probe::Via via = Probe::Via::kPidfd, int cpu = -1)
+    BlockingM(Probe& probe, Word word, int cpu = -1, std::optional<Probe::Via> via = {})
         : r_(probe.records()) {
         REQUIRE(::pipe2(pipe_, O_CLOEXEC) == 0);
-        thread_ = std::thread([this, &probe, word, via, cpu] { run(probe, word, via, cpu); });
+        thread_ = std::thread([this, &probe, word, cpu, via] { run(probe, word, cpu, via); });
         while (tid_.load() == 0) std::this_thread::yield();
         REQUIRE(registered_ == 0);
     }
@@ -73,9 +74,9 @@ public:
     Word word() { return Word::of(read_shared(p().word)); }
 
 private:
-    void run(Probe& probe, Word word, Probe::Via via, int cpu) {
+    void run(Probe& probe, Word word, int cpu, std::optional<Probe::Via> via) {
         if (cpu >= 0) pin_thread(cpu);
-        registered_ = probe.register_thread_via(via, kM);
+        registered_ = via ? probe.register_thread_via(*via, kM) : probe.register_thread(kM);
         m().tid = static_cast<shared::u32>(kernel::raw_syscall(__NR_gettid));
         write_shared(m().state, shared::M_SYSCALL);
         m().p = kP;
@@ -190,7 +191,7 @@ TEST_CASE("probe: an M that blocks in a system call has its P marked and stamped
         probe->records().p[BlockingM::kP] = {};
         probe->records().m[kM] = {};
         probe->records().sched->nblocked = 0;
-        BlockingM m(*probe, kInSyscall, via);
+        BlockingM m(*probe, kInSyscall, -1, via);
         REQUIRE(m.wait_asleep());
         const Word w = m.word();
         CHECK(w.owner == kM);
@@ -346,7 +347,7 @@ TEST_CASE("probe: no wake where the next thread on the CPU takes care of the P")
         probe->records().m[kNext].p = role.p;
         probe->records().p[5].word = std::uint64_t{role.owner} | std::uint64_t{shared::P_RUN} << 48;
         probe->records().m[kM] = {};
-        BlockingM m(*probe, kInSyscall, Probe::Via::kPidfd, cpu);
+        BlockingM m(*probe, kInSyscall, cpu);
         REQUIRE(m.wait_asleep());
         const auto missed = [&] { // blocks without a wake
             return read_shared(m.m().blocks) - read_shared(s.wakes);
