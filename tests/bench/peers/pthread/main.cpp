@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Plain threads, no runtime: the kernel's floor of `handoff`, the workload of `handoff_load` and
-// the thread-per-connection HTTP server. `pthread BENCH key=value...` prints `figure=value` lines.
+// Plain threads, no runtime: the floors of `handoff` and `bracket`, the workload of `handoff_load`
+// and the thread-per-connection HTTP server. `pthread BENCH key=value...` prints `figure=value`
+// lines.
 #include <gnu/libc-version.h>
 
 #include <cstdio>
@@ -20,6 +21,8 @@ int main(int argc, char** argv) {
             std::printf("version=glibc %s\n", ::gnu_get_libc_version());
         } else if (what == "handoff") {
             floor_of_handoff(args);
+        } else if (what == "bracket") {
+            floor_of_bracket(args);
         } else if (what == "handoff_load") {
             handoff_load(args);
         } else if (what == "http" || what == "mixed" || what == "neighbour") {

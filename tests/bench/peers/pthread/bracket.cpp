@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The floor of `bracket`: a call before and one after the system call, which say by plain stores
+// what any runtime has to if others are to find its processor: that the thread is away, that the
+// processor may be taken, and both back if nobody took it. Nobody listens, and nothing keeps two
+// from taking it at once.
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cstdint>
+#include <cstdio>
+#include <span>
+#include <vector>
+
+#include "../../support/clock.hpp"
+#include "../../support/samples.hpp"
+#include "threads.hpp"
+
+namespace {
+
+constexpr int kCalls = 500;
+constexpr std::uint64_t kOwn = 1, kFree = 2;
+
+struct Thread {
+    std::atomic<std::uint32_t> away{0};
+    std::atomic<std::uint64_t> processor{kOwn};
+};
+thread_local Thread me;
+
+[[gnu::noinline]] bool leave() {
+    me.away.store(1, std::memory_order_release);
+    if (me.processor.load(std::memory_order_relaxed) != kOwn) return false;
+    me.processor.store(kFree, std::memory_order_release);
+    return true;
+}
+
+[[gnu::noinline]] bool come_back() {
+    if (me.processor.load(std::memory_order_relaxed) != kFree) return false;
+    me.processor.store(kOwn, std::memory_order_release);
+    me.away.store(0, std::memory_order_release);
+    return true;
+}
+
+} // namespace
+
+void floor_of_bracket(const bench::KeyValues& args) {
+    std::vector<double> extra;
+    const std::int64_t until = bench::now_ns() + args.number("ms") * 1'000'000;
+    while (bench::now_ns() < until) {
+        const std::int64_t start = bench::now_ns();
+        for (int i = 0; i < kCalls; ++i) ::syscall(SYS_getppid);
+        const std::int64_t middle = bench::now_ns();
+        for (int i = 0; i < kCalls; ++i) {
+            const bool left = leave();
+            ::syscall(SYS_getppid);
+            if (!left || !come_back()) throw bench::Failure("somebody took the processor");
+        }
+        const std::int64_t end = bench::now_ns();
+        extra.push_back(static_cast<double>((end - middle) - (middle - start)) / kCalls);
+    }
+    std::printf("extra_ns=%.2f\n", bench::median(std::span(extra)));
+}
