@@ -10,6 +10,7 @@
 #include <chrono>
 #include <cstdio>
 #include <fstream>
+#include <memory>
 #include <stdexcept>
 #include <string>
 #include <system_error>
@@ -20,6 +21,7 @@
 
 #include "baton/baton.hpp"
 #include "kernel/build.hpp"
+#include "runtime/sched.hpp"
 #include "support/child.hpp"
 
 using namespace std::chrono_literals;
@@ -347,21 +349,27 @@ TEST_CASE("failures: threads refused later cost one line; the work waits for tho
     }
 }
 
-TEST_CASE("child: no stacks" * doctest::skip()) {
-    REQUIRE(works());
+namespace {
+
+void limit_memory() {
     std::ifstream statm("/proc/self/statm");
     rlim_t pages = 0;
     statm >> pages;
     limit(RLIMIT_AS, pages * static_cast<rlim_t>(getpagesize()) + (8 << 20));
-    baton::run([] {
-        Chan<int> gate;
-        std::atomic<int> ended{0};
-        int started = 0;
-        WaitGroup wg;
-        std::error_code why;
+}
+
+/// Goroutines that wait at a gate, as many as there is memory for.
+struct Crowd {
+    Chan<int> gate;
+    std::atomic<int> ended{0};
+    int started = 0;
+    WaitGroup wg;
+    std::error_code why; // no more
+
+    Crowd() {
         while (!why && started < 20'000) {
             try {
-                wg.go([&, gate] {
+                wg.go([this] {
                     (void)gate.recv();
                     ended.fetch_add(1);
                 });
@@ -370,12 +378,44 @@ TEST_CASE("child: no stacks" * doctest::skip()) {
                 why = e.code();
             }
         }
-        CHECK(why.value() == ENOMEM);
+    }
+    void leave() {
         gate.close();
         wg.wait();
-        CHECK(ended.load() == started);
+    }
+};
+
+} // namespace
+
+TEST_CASE("child: no stacks" * doctest::skip()) {
+    REQUIRE(works());
+    limit_memory();
+    baton::run([] {
+        Crowd crowd;
+        CHECK(crowd.why.value() == ENOMEM);
+        crowd.leave();
+        CHECK(crowd.ended.load() == crowd.started);
     });
     REQUIRE(works());
+    reached();
+}
+// What a Pool holds is released by a goroutine of the runtime's forced pass.
+TEST_CASE("child: no stack for a pool" * doctest::skip()) {
+    baton::rt::sched.forced_pass_ns.store(5'000'000);
+    baton::run([] {
+        baton::Pool<int> pool;
+        constexpr std::size_t kHeld = 3;
+        limit_memory();
+        Crowd crowd;
+        REQUIRE(crowd.why.value() == ENOMEM);
+        for (std::size_t i = 0; i < kHeld; i++) pool.put(std::make_unique<int>(0));
+        baton::sleep_for(200ms); // some passes, each refused
+        CHECK(pool.size() == kHeld);
+        crowd.leave();
+        const auto end = std::chrono::steady_clock::now() + 10s;
+        while (pool.size() != 0 && std::chrono::steady_clock::now() < end) baton::sleep_for(1ms);
+        CHECK(pool.size() == 0);
+    });
     reached();
 }
 TEST_CASE("child: no descriptors" * doctest::skip()) {
@@ -399,6 +439,7 @@ TEST_CASE("failures: refused memory and descriptors are errors the caller gets")
     std::printf("skip: a sanitizer needs all the address space there is\n");
 #else
     check_works(run_child("no stacks"));
+    check_works(run_child("no stack for a pool"));
 #endif
     check_works(run_child("no descriptors"));
 }
