@@ -11,6 +11,7 @@
 #include <optional>
 #include <stop_token>
 #include <system_error>
+#include <tuple>
 #include <type_traits>
 #include <utility>
 #include <variant>
@@ -92,18 +93,23 @@ private:
         begin();
         try {
             baton::go(
-                [this](auto&& g, auto&&... as) {
+                [this](auto&&... call) {
                     std::exception_ptr error;
                     try {
-                        // Callable and arguments end before the wait does.
-                        [this](auto f_own, auto... args_own) {
-                            if constexpr (std::invocable<decltype(f_own), std::stop_token,
-                                                         decltype(args_own)...>) {
-                                std::invoke(std::move(f_own), token(), std::move(args_own)...);
-                            } else {
-                                std::invoke(std::move(f_own), std::move(args_own)...);
-                            }
-                        }(std::forward<decltype(g)>(g), std::forward<decltype(as)>(as)...);
+                        // Callable and arguments end before the wait does; no parameters by value,
+                        // as in WaitGroup::go.
+                        std::tuple<std::decay_t<F>, std::decay_t<Args>...> own(
+                            std::forward<decltype(call)>(call)...);
+                        std::apply(
+                            [this](auto& g, auto&... as) {
+                                if constexpr (std::invocable<std::decay_t<F>, std::stop_token,
+                                                             std::decay_t<Args>...>) {
+                                    std::invoke(std::move(g), token(), std::move(as)...);
+                                } else {
+                                    std::invoke(std::move(g), std::move(as)...);
+                                }
+                            },
+                            own);
                     } catch (...) {
                         error = std::current_exception();
                     }

@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <functional>
 #include <system_error>
+#include <tuple>
+#include <type_traits>
 #include <utility>
 
 #include "baton/go.hpp"
@@ -47,12 +49,15 @@ public:
         add(1);
         try {
             baton::go(
-                [this](auto&& g, auto&&... as) {
+                [this](auto&&... call) {
                     // Callable and arguments end before the wait does; an exception ends the
-                    // process instead.
-                    [](auto f_own, auto... args_own) {
-                        std::invoke(std::move(f_own), std::move(args_own)...);
-                    }(std::forward<decltype(g)>(g), std::forward<decltype(as)>(as)...);
+                    // process instead. They are no parameters by value: of those gcc tells the user
+                    // that the ABI has changed, if one is aligned to more than 16 bytes.
+                    {
+                        std::tuple<std::decay_t<F>, std::decay_t<Args>...> own(
+                            std::forward<decltype(call)>(call)...);
+                        std::apply([](auto&... it) { std::invoke(std::move(it)...); }, own);
+                    }
                     done();
                 },
                 std::forward<F>(f), std::forward<Args>(args)...);
