@@ -38,13 +38,14 @@ public:
     }
     /// Never parks.
     [[nodiscard]] bool try_lock() noexcept {
+        if (free_and_biased()) return lock_biased();
         std::uint32_t state = 0;
-        // acquire, relaxed: as in lock_at_once.
+        // acquire, relaxed: as in lock_by_cas.
         while (!state_.compare_exchange_weak(state, state | kLocked, std::memory_order_acquire,
                                              std::memory_order_relaxed)) {
-            if (state & (kLocked | kStarving)) return false;
+            if (state & kTaken) return false;
         }
-        note_held();
+        note_held(kLocked);
         return true;
     }
     template <class Rep, class Period>
@@ -60,13 +61,20 @@ public:
     void unlock();
 
 private:
-    static constexpr std::uint32_t kLocked = 1;
-    static constexpr std::uint32_t kStarving = 8;
-    static constexpr int kLockByte = 0;   // kLocked and all that waiters set
+    static constexpr std::uint8_t kLocked = 1;
+    static constexpr std::uint8_t kStarving = 8;
+    static constexpr std::uint8_t kBiased = 0x80; // to one CPU, which locks it in another way
+    static constexpr std::uint8_t kTaken = kLocked | kStarving | kBiased;
+    static constexpr int kLockByte = 0;   // the above and all that waiters set
     static constexpr int kSharedByte = 1; // somebody has waited for it
-    static constexpr int kHeldByte = 2;   // it is held, as the holder knows
+    static constexpr int kHeldByte = 2;   // what its holder made of the first, or 0
 
-    bool lock_at_once() noexcept {
+    bool free_and_biased() noexcept {
+        // relaxed: a look.
+        return std::atomic_ref(byte(kLockByte)).load(std::memory_order_relaxed) == kBiased;
+    }
+    bool lock_at_once() noexcept { return free_and_biased() ? lock_biased() : lock_by_cas(); }
+    bool lock_by_cas() noexcept {
         std::uint8_t free = 0;
         // acquire: pairs with the release of unlock, so that what the last holder wrote is seen.
         // relaxed on failure: lock_slow looks again.
@@ -74,23 +82,29 @@ private:
                  .compare_exchange_strong(free, kLocked, std::memory_order_acquire,
                                           std::memory_order_relaxed))
             return false;
-        note_held();
+        note_held(kLocked);
         return true;
     }
+    bool lock_biased() noexcept;
     detail::WaitEnd lock_within(const Until& until) {
         return lock_at_once() ? detail::WaitEnd::kDone : lock_slow(&until);
     }
     detail::WaitEnd lock_slow(const Until* until);
+    void end_bias() noexcept;
+    void share() noexcept;
+    void unlock_unbiased();
     void unlock_shared();
     // relaxed: only who holds the lock reads and writes it.
-    void note_held() noexcept {
-        std::atomic_ref(byte(kHeldByte)).store(1, std::memory_order_relaxed);
+    void note_held(std::uint8_t how) noexcept {
+        std::atomic_ref(byte(kHeldByte)).store(how, std::memory_order_relaxed);
     }
     /// One of the word's bytes, which are also used alone. The standard has no such thing; x86-64
     /// does.
     std::uint8_t& byte(int i) noexcept { return reinterpret_cast<std::uint8_t*>(&state_)[i]; }
 
     std::atomic<std::uint32_t> state_{0}; // mutex.cpp
+    std::atomic<std::uint16_t> cpu_{0};   // that unlocked it last, or that it is biased to
+    std::uint16_t in_a_row_ = 0;          // so often has that one, biases apart
 };
 
 } // namespace baton

@@ -86,7 +86,7 @@ public:
     /// The same, by an M, whose rseq area is `rs`.
     void unlock_last(kernel::RseqArea* rs) noexcept {
         note_released();
-        if (!arch::rseq_clear_unless(rs, &word_.bytes.held, &word_.bytes.sleeping)) [[unlikely]]
+        if (!arch::rseq_store_unless(rs, &word_.bytes.held, 0, &word_.bytes.sleeping)) [[unlikely]]
             swap_out();
     }
 

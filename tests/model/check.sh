@@ -1,10 +1,10 @@
 #!/bin/bash
-# Checks the model of who owns a P (ownership.pml) with spin: that it holds, and that it fails when
-# any of its rules is dropped.
+# Checks the models of who owns a P (ownership.pml) and of a mutex's bias (mutex_bias.pml) with
+# spin: that they hold, and that they fail when any of their rules is dropped.
 #
 #   check.sh [--quick | --full]
 #
-#   --quick   under 90 s: a smaller model, every rule dropped (make test)
+#   --quick   under 90 s: smaller models, every rule of the first one dropped (make test)
 #             without an option: under 5 min and 4 GB (make model)
 #   --full    wider and longer, about half an hour
 #   BUILD     where to build, default build/model
@@ -37,6 +37,8 @@ noprobe="$(config 3 3 1 0 2 0) -DNOPROBE"
 sleepers="$(config 3 3 0 1 2 0) -DNOPROBE -DSLEEPERS"
 takers="$(config 4 3 0 1 1 0) -DNOPROBE -DSLEEPERS"
 
+model=ownership # or mutex_bias
+
 # search NAME DEFINES CFLAGS [PAN OPTION...]: leaves the output in $build/NAME/out
 search() {
     local dir=$build/$1 defines=$2 cflags=$3
@@ -44,7 +46,7 @@ search() {
     rm -rf "$dir" && mkdir -p "$dir" && cp "$here"/*.pml "$dir" && cd "$dir" || exit 1
     echo "$defines" >defines
     : >out
-    spin -a $defines ownership.pml >build.out 2>&1 &&
+    spin -a $defines "$model.pml" >build.out 2>&1 &&
         gcc -w -DMEMLIM=3500 $cflags -o pan pan.c >>build.out 2>&1 || return
     ${limit:+timeout -s INT $limit} ./pan -m2000000 "$@" >out 2>&1
     rm -f pan pan.[bchmpt]
@@ -151,7 +153,8 @@ fi
 # Every rule of the model, dropped. NO_MIND_REMOTE alone harms nobody but the takers themselves:
 # each overwrites the other's id and both fail, for ever. Some matter only without a probe, where
 # there is more than the owner's own sequence.
-for rule in $(grep -oh 'NO_[A-Z_]*[A-Z]' "$here"/*.pml | sort -u); do
+rules() { (cd "$here" && grep -oh 'NO_[A-Z_]*[A-Z]' "$@" | sort -u); }
+for rule in $(rules ownership.pml rules.pml); do
     case $rule in
     NO_CLAIM_ID) fails $rule "$takers" ;;
     NO_ASLEEP | NO_CLAIM_FIRST | NO_STATE | NO_STATE_LAST | NO_CAS_CLAIMED | NO_CAS_BACK | \
@@ -163,6 +166,20 @@ for rule in $(grep -oh 'NO_[A-Z_]*[A-Z]' "$here"/*.pml | sort -u); do
     *) fails $rule "$small" ;;
     esac
 done
+
+model=mutex_bias
+if [ $mode = --quick ]; then
+    holds bias "-DNT=2 -DTIMES=3" "a mutex excludes, 2 threads, 5 locks"
+else
+    holds bias "-DNT=3 -DTIMES=2" "a mutex excludes, 3 threads, 4 locks"
+    holds bias2 "-DNT=2 -DTIMES=5" "a mutex excludes, 2 threads, 9 locks"
+    for rule in $(rules mutex_bias.pml); do
+        case $rule in
+        NO_CPU_LATER) fails $rule "-DNT=2 -DTIMES=3" ;;
+        *) fails $rule "-DNT=3 -DTIMES=2" ;;
+        esac
+    done
+fi
 
 wait
 failed=$(grep -c '^FAIL ' "$build/report")

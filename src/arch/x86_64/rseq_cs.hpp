@@ -9,13 +9,20 @@
 //     if *word != expect:   mismatch
 //     *word = desired                    commit: the last instruction
 //
-// and of the runtime's lock
+// and of the runtime's lock and Mutex
 //
-//   rseq_clear_unless(rs, byte, other):
+//   rseq_store_unless(rs, byte, value, other):
 //     rs->rseq_cs = this sequence
 //     if rs is not registered: mismatch
 //     if *other != 0:          mismatch
-//     *byte = 0                          commit
+//     *byte = value                      commit
+//
+//   rseq_change_on(rs, cpu, byte, expect, desired, other):
+//     rs->rseq_cs = this sequence
+//     if *byte != expect:      mismatch
+//     if rs->cpu_id != *cpu:   mismatch  after the byte: *cpu may be stored with it
+//     if *other != 0:          mismatch
+//     *byte = desired                    commit
 //
 // and of a reader's lock that is counted on each CPU
 //
@@ -91,8 +98,8 @@ aborted:
     return RseqResult::kAborted;
 }
 
-[[nodiscard]] inline bool rseq_clear_unless(kernel::RseqArea* rs, std::uint8_t* byte,
-                                            const std::uint8_t* other) {
+[[nodiscard]] inline bool rseq_store_unless(kernel::RseqArea* rs, std::uint8_t* byte,
+                                            std::uint8_t value, const std::uint8_t* other) {
 #if defined(BATON_TSAN)
     __tsan_release(byte); // see above
 #endif
@@ -109,7 +116,7 @@ aborted:
              "jl %l[otherwise]\n\t"
              "cmpb $0, %[other]\n\t"
              "jne %l[otherwise]\n\t"
-             "movb $0, %[byte]\n\t"
+             "movb %[value], %[byte]\n\t"
              "2:\n\t"
              ".pushsection __rseq_failure, \"ax?\"\n\t"
              ".byte 0x0f, 0xb9, 0x3d\n\t"
@@ -118,12 +125,54 @@ aborted:
              "jmp %l[otherwise]\n\t"
              ".popsection\n\t"
              :
-             : [rs] "r"(rs), [byte] "m"(*byte), [other] "m"(*other)
+             : [rs] "r"(rs), [byte] "m"(*byte), [value] "qi"(value), [other] "m"(*other)
              : "rax", "memory", "cc"
              : otherwise);
     return true;
 otherwise:
     return false;
+}
+
+[[nodiscard]] inline RseqResult rseq_change_on(kernel::RseqArea* rs, const std::uint16_t* cpu,
+                                               std::uint8_t* byte, std::uint8_t expect,
+                                               std::uint8_t desired, const std::uint8_t* other) {
+    asm goto(".pushsection __rseq_cs, \"aw?\"\n\t"
+             ".balign 32\n\t"
+             "3:\n\t"
+             ".long 0, 0\n\t"
+             ".quad 1f, (2f - 1f), 4f\n\t"
+             ".popsection\n\t"
+             "leaq 3b(%%rip), %%rax\n\t"
+             "movq %%rax, 8(%[rs])\n\t" // rs->rseq_cs
+             "1:\n\t"
+             "cmpb %[expect], %[byte]\n\t"
+             "jne %l[mismatch]\n\t"
+             "movzwl %[cpu], %%eax\n\t"
+             "cmpl %%eax, 4(%[rs])\n\t" // rs->cpu_id
+             "jne %l[mismatch]\n\t"
+             "cmpb $0, %[other]\n\t"
+             "jne %l[mismatch]\n\t"
+             "movb %[desired], %[byte]\n\t"
+             "2:\n\t"
+             ".pushsection __rseq_failure, \"ax?\"\n\t"
+             ".byte 0x0f, 0xb9, 0x3d\n\t"
+             ".long 0x53053053\n\t"
+             "4:\n\t"
+             "jmp %l[aborted]\n\t"
+             ".popsection\n\t"
+             :
+             : [rs] "r"(rs), [cpu] "m"(*cpu), [byte] "m"(*byte), [expect] "qi"(expect),
+               [desired] "qi"(desired), [other] "m"(*other)
+             : "rax", "memory", "cc"
+             : mismatch, aborted);
+#if defined(BATON_TSAN)
+    __tsan_acquire(byte);
+#endif
+    return RseqResult::kCommitted;
+mismatch:
+    return RseqResult::kMismatch;
+aborted:
+    return RseqResult::kAborted;
 }
 
 [[nodiscard]] inline RseqResult rseq_add_if(kernel::RseqArea* rs, std::uint32_t cpu,
