@@ -61,6 +61,13 @@ std::vector<char> much() {
     return data;
 }
 
+/// TCP makes its buffers larger by itself, until all of that fits, unless they have been set.
+void little_room(const Pair& p) {
+    const int n = 65536;
+    (void)::setsockopt(p.a, SOL_SOCKET, SO_RCVBUF, &n, sizeof n);
+    (void)::setsockopt(p.b, SOL_SOCKET, SO_SNDBUF, &n, sizeof n);
+}
+
 /// Reads all there is, and says whether it is what was sent.
 std::string drained(int fd, const std::vector<char>& data, std::size_t most) {
     std::vector<char> got(most);
@@ -91,6 +98,7 @@ std::string in_full(const Writer& w, Ends, Pair& p) {
 }
 std::string partial(const Writer& w, Ends, Pair& p) {
     const std::vector<char> data = much();
+    little_room(p);
     nonblocking(p.b);
     const long r = w.write(p.b, data.data(), kMuch);
     const std::string what = r > 0 && r < static_cast<long>(kMuch) ? "a part, " : result(r) + ", ";
@@ -101,6 +109,7 @@ std::string partial(const Writer& w, Ends, Pair& p) {
 }
 std::string timed_out(const Writer& w, Ends, Pair& p) {
     const std::vector<char> data = much();
+    little_room(p);
     timeout(p.b, SO_SNDTIMEO, 20ms);
     const auto start = Clock::now();
     const long r = w.write(p.b, data.data(), kMuch);
@@ -115,6 +124,7 @@ std::string broken(const Writer& w, Ends, Pair& p) {
 }
 std::string broken_later(const Writer& w, Ends, Pair& p) {
     const std::vector<char> data = much();
+    little_room(p);
     Later close([&] { p.a.reset(); });
     const long r = w.write(p.b, data.data(), kMuch);
     // A part went out, then the end: the part counts; a pipe's or another's may be none.
