@@ -9,8 +9,6 @@
 // the thread at hand just before libc unlocks: no goroutine changes threads between the two.
 //
 // A post in a signal handler that has interrupted the runtime cannot wake a goroutine.
-#include <linux/futex.h>
-
 #include "preload/locks.hpp"
 
 namespace baton::preload {
@@ -138,21 +136,6 @@ int t_sem_post(sem_t* s, const void*) {
     const int rc = real_sem_post()(s);
     if (rc == 0 && semaphore_waiters.any(s)) rt->wake(s, 1);
     return rc;
-}
-
-long g_syscall(long number, long a, long b, long c, long d, long e, long f) {
-    switch (number) {
-    case SYS_exit: // what does not come back as others do
-    case SYS_exit_group:
-    case SYS_clone:
-    case SYS_clone3:
-    case SYS_fork:
-    case SYS_vfork:
-    case SYS_rt_sigreturn:
-        return real_syscall()(number, a, b, c, d, e, f);
-    default:
-        return blocking(real_syscall(), number, a, b, c, d, e, f);
-    }
 }
 
 } // namespace baton::preload

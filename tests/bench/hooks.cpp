@@ -21,6 +21,7 @@
 #include <pthread.h>
 #include <semaphore.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -128,6 +129,11 @@ Times measure(const std::string& op, long ms) {
         return in_turns(
             ms, [&] { f(1, nullptr, 0); }, [&] { (void)::waitpid(1, nullptr, 0); });
     }
+    if (op == "syscall") {
+        auto* volatile f = native<decltype(::syscall)>("syscall");
+        return in_turns(
+            ms, [&] { f(SYS_getppid); }, [&] { ::syscall(SYS_getppid); });
+    }
     if (op == "fsync") {
         auto* volatile f = native<decltype(::fsync)>("fsync");
         return in_turns(
@@ -181,7 +187,7 @@ void plan(bench::Plan& plan) {
     const std::string ms = plan.options().quick ? "ms=50" : "ms=300";
     for (const char* op :
          {"mutex", "sem", "cond_signal", "nanosleep", "read", "recv", "poll", "pread", "connect",
-          "waitpid", "fsync", "pthread_once", "barrier", "putc", "fprintf"})
+          "waitpid", "fsync", "pthread_once", "barrier", "putc", "fprintf", "syscall"})
         for (const char* on : {"off", "thread", "goroutine"})
             plan.add("baton", {{"op", op}, {"on", on}}, {ms});
 }

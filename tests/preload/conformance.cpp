@@ -31,6 +31,7 @@ rows::Rows all_rows() {
     rows::add_threads(all);
     rows::add_streams(all);
     rows::add_preads(all);
+    rows::add_syscalls(all);
     return all;
 }
 

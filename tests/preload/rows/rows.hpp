@@ -121,5 +121,6 @@ void add_dials(Rows& rows);
 void add_threads(Rows& rows);
 void add_streams(Rows& rows);
 void add_preads(Rows& rows);
+void add_syscalls(Rows& rows);
 
 } // namespace rows

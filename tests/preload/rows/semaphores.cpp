@@ -182,27 +182,6 @@ void add_others(Rows& rows) {
                         other.join();
                         return std::to_string(rc) + std::to_string(seen) + std::to_string(n);
                     }});
-    rows.push_back({"syscall futex", [] {
-                        std::atomic<std::uint32_t> word{0};
-                        Later wake([&] {
-                            word = 1;
-                            ::syscall(SYS_futex, &word, 1, 1, nullptr, nullptr, 0);
-                        });
-                        long rc = 0;
-                        while (word == 0)
-                            rc = ::syscall(SYS_futex, &word, 0, 0, nullptr, nullptr, 0);
-                        return result(rc);
-                    }});
-    rows.push_back({"syscall futex, another value", [] {
-                        std::uint32_t word = 5;
-                        return result(::syscall(SYS_futex, &word, 0, 4, nullptr, nullptr, 0));
-                    }});
-    rows.push_back({"syscall read", [] {
-                        Pair p = make(Ends::kPipe);
-                        Later write([&] { (void)!::write(p.b, "x", 1); });
-                        char b[4];
-                        return result(::syscall(SYS_read, static_cast<int>(p.a), b, 4));
-                    }});
 }
 
 } // namespace

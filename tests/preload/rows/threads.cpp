@@ -22,6 +22,10 @@ void* nap(void* result) {
     std::this_thread::sleep_for(20ms);
     return result;
 }
+void* long_nap(void* result) {
+    std::this_thread::sleep_for(80ms); // for who gives up before that
+    return result;
+}
 void* at_once(void* result) { return result; }
 
 pthread_t start(void* (*f)(void*)) {
@@ -50,16 +54,16 @@ void add_joins(Rows& rows) {
                         return what;
                     }});
     rows.push_back({"pthread_timedjoin_np", [] {
-                        const pthread_t t = start(nap);
+                        const pthread_t t = start(long_nap);
                         timespec soon = in(CLOCK_REALTIME, 5ms), late = in(CLOCK_REALTIME, 5000ms);
                         const auto start = Clock::now();
                         std::string what = name_of_error(::pthread_timedjoin_np(t, nullptr, &soon));
                         what += timing(start, 5ms);
                         what += name_of_error(::pthread_timedjoin_np(t, nullptr, &late));
-                        return what + timing(start, 15ms);
+                        return what + timing(start, 60ms);
                     }});
     rows.push_back({"pthread_clockjoin_np", [] {
-                        const pthread_t t = start(nap);
+                        const pthread_t t = start(long_nap);
                         timespec soon = in(CLOCK_MONOTONIC, 5ms), bad{0, -1}, past{0, 0};
                         const auto j = [&](clockid_t id, const timespec* until) {
                             return name_of_error(::pthread_clockjoin_np(t, nullptr, id, until)) +
