@@ -244,7 +244,6 @@ long of_goroutine(long number, const long* args) {
 } // namespace
 
 long t_syscall(long number, long a, long b, long c, long d, long e, long f, const void* caller) {
-    if (m_offset == 0) return real_syscall()(number, a, b, c, d, e, f);
     if (number == SYS_futex && (groups & kGroup_locks))
         return finish(futex({a, b, c, d, e, f}, caller));
     if (!on_m() || !may_park(kGroup_locks, caller)) return real_syscall()(number, a, b, c, d, e, f);

@@ -94,12 +94,16 @@ enum RealIndex : unsigned {
 
 extern void* real_slots[kReals];
 extern const char* const kRealNames[kReals];
-void* find_real(RealIndex i);
+/// Null if nobody has asked for it yet.
+[[gnu::always_inline]] inline void* known_real(RealIndex i) {
+    // relaxed: a race is harmless, as all find the same.
+    return std::atomic_ref(real_slots[i]).load(std::memory_order_relaxed);
+}
 /// The definition of a symbol that comes after ours: libc's, or that of another library which
 /// stands before libc. Found without dlsym, which allocates and takes locks of its own.
+void* find_real(RealIndex i);
 [[gnu::always_inline]] inline void* real_at(RealIndex i) {
-    // relaxed: a race is harmless, as all find the same.
-    void* f = std::atomic_ref(real_slots[i]).load(std::memory_order_relaxed);
+    void* f = known_real(i);
     return f ? f : find_real(i);
 }
 

@@ -57,5 +57,19 @@
     type hook_##name params {                                                                      \
         return baton::preload::t_##name(BATON_BARE args, __builtin_return_address(0));             \
     }
+// some_... is jumped to, so that its caller is the hook's.
+#define SOME(group, type, name, params, when, args)                                                \
+    namespace baton::preload {                                                                     \
+    [[gnu::noinline]] static type some_##name params {                                             \
+        return t_##name(BATON_BARE args, __builtin_return_address(0));                             \
+    }                                                                                              \
+    }                                                                                              \
+    extern "C" EXPORT type hook_##name params __asm__(#name);                                      \
+    type hook_##name params {                                                                      \
+        using namespace baton::preload;                                                            \
+        void* real = known_real(kReal_##name);                                                     \
+        if (!real || (when)) return some_##name args;                                              \
+        return reinterpret_cast<type(*) params>(real) args;                                        \
+    }
 // NOLINTEND(bugprone-macro-parentheses)
 #include "preload/symbols.def"

@@ -31,7 +31,7 @@ def rows():
 
 
 def symbols():
-    kinds = "PARK|SAME|CALL|TURN|NAME|READS|WRITES|FORMATS|OWNER|OWNER_SAME|LAST"
+    kinds = "PARK|SAME|CALL|TURN|NAME|READS|WRITES|FORMATS|OWNER|OWNER_SAME|LAST|SOME"
     return re.findall(rf"^(?:{kinds})\(\w+, [^,]+, (\w+),", code(), re.MULTILINE)
 
 
