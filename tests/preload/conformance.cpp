@@ -32,6 +32,7 @@ rows::Rows all_rows() {
     rows::add_streams(all);
     rows::add_preads(all);
     rows::add_syscalls(all);
+    rows::add_forms(all);
     return all;
 }
 

@@ -122,5 +122,6 @@ void add_threads(Rows& rows);
 void add_streams(Rows& rows);
 void add_preads(Rows& rows);
 void add_syscalls(Rows& rows);
+void add_forms(Rows& rows);
 
 } // namespace rows
