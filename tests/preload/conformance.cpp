@@ -33,6 +33,7 @@ rows::Rows all_rows() {
     rows::add_preads(all);
     rows::add_syscalls(all);
     rows::add_forms(all);
+    rows::add_rest(all);
     return all;
 }
 
