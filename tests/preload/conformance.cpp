@@ -7,10 +7,13 @@
 #include <cstdlib>
 #include <future>
 #include <map>
+#include <set>
+
+#include <unistd.h>
 
 #include "baton/baton.hpp"
 #include "preload/hooked.hpp"
-#include "preload/rows/rows.hpp"
+#include "preload/rows/named.hpp"
 #include "support/child.hpp"
 
 namespace {
@@ -33,6 +36,7 @@ rows::Rows all_rows() {
     rows::add_preads(all);
     rows::add_syscalls(all);
     rows::add_forms(all);
+    rows::add_stdio_forms(all);
     rows::add_rest(all);
     return all;
 }
@@ -48,9 +52,9 @@ std::map<std::string, std::string> outcomes(const Child& child) {
     return all;
 }
 
-Child run_rows(const char* where, bool hooks) {
+Child run_rows(const char* where, bool hooks, const char* allocator = "") {
     child_process::Strings variables{std::string("ROWS=") + where};
-    if (hooks) variables.push_back(hooked::preload());
+    if (hooks) variables.push_back(hooked::preload() + allocator);
     return run_child("rows", variables, std::chrono::seconds(40));
 }
 
@@ -93,22 +97,60 @@ TEST_CASE("child: rows" * doctest::skip()) {
     }
 }
 
+constexpr const char* kSymbols[] = {
+#define PARK(group, type, name, params, args) #name,
+#define SAME(group, type, name, params, target, args) #name,
+#define FORMATS(group, type, name, vname, params, last, args) #name,
+#include "preload/symbols.def"
+};
+
+/// What this program imports, or asks for by name.
+std::set<std::string> called_functions() {
+    std::set<std::string> names = rows::named_functions();
+    const std::string command = "nm -D -u /proc/" + std::to_string(::getpid()) + "/exe";
+    FILE* f = ::popen(command.c_str(), "r");
+    REQUIRE(f != nullptr);
+    char line[512];
+    while (std::fgets(line, sizeof line, f)) {
+        char name[512];
+        if (std::sscanf(line, " %*s %511[^@\n]", name) == 1) names.insert(name);
+    }
+    CHECK(::pclose(f) == 0);
+    return names;
+}
+
+TEST_CASE("each hooked function is called by some row") {
+    (void)all_rows();
+    const std::set<std::string> called = called_functions();
+    // Not called: they are for all disks of the machine, and all streams.
+    const std::set<std::string> left_out = {"sync", "fcloseall"};
+    for (const std::string name : kSymbols) {
+        const bool is_called = called.count(name) + left_out.count(name) == 1;
+        if (!is_called) std::fprintf(stderr, "no row calls %s\n", name.c_str());
+        CHECK(is_called);
+    }
+}
+
 TEST_CASE("threads, goroutines with hooks and goroutines without agree") {
     // Side by side: they mostly wait.
-    const auto start = [](const char* where, bool hooks) {
-        return std::async(std::launch::async, run_rows, where, hooks);
+    const auto start = [](const char* where, bool hooks, const char* allocator = "") {
+        return std::async(std::launch::async, run_rows, where, hooks, allocator);
     };
     auto hooked = start("goroutine", true);
     auto unhooked = start("goroutine", false);
     auto beside = start("thread", true);
+    auto jemalloc = start("goroutine", true, ":libjemalloc.so.2");
+    auto tcmalloc = start("goroutine", true, ":libtcmalloc_minimal.so.4");
     const Child child = run_rows("thread", false);
     CHECK(child.has(child_process::kReached));
     const auto native = outcomes(child);
     CHECK(native.size() >= 300);
     std::printf("%zu rows\n", native.size());
     compare(native, "goroutine", hooked.get());
-    compare(native, "goroutine", unhooked.get());
+    compare(native, "goroutine without", unhooked.get());
     compare(native, "thread", beside.get());
+    compare(native, "goroutine, jemalloc", jemalloc.get());
+    compare(native, "goroutine, tcmalloc", tcmalloc.get());
 }
 
 } // namespace

@@ -14,6 +14,7 @@
 #include <pthread.h>
 #include <pwd.h>
 #include <resolv.h>
+#include <shadow.h>
 #include <sys/msg.h>
 #include <sys/sem.h>
 #include <sys/wait.h>
@@ -227,7 +228,28 @@ void add_databases(Rows& rows) {
     add_lookup<servent, int, const char*>(rows, "getservbyport", service, htons(80), "tcp");
     add_lookup<protoent, const char*>(rows, "getprotobyname", protocol, "tcp");
     add_lookup<protoent, int>(rows, "getprotobynumber", protocol, 17);
-    rows.push_back({"getgrouplist, initgroups", [] {
+    const auto shadow = [](const spwd& s) { return std::string(s.sp_namp); };
+    add_lookup<spwd, const char*>(rows, "getspnam", shadow, "root");
+    rows.push_back({"getnetby*", [] {
+                        netent one{};
+                        netent* found = nullptr;
+                        int err = 0;
+                        char b[4096];
+                        std::string what = std::to_string(
+                            ::getnetbyname_r("no-such", &one, b, sizeof b, &found, &err) != 0);
+                        what += std::to_string(::getnetbyaddr_r(0x7f0000fe, AF_INET, &one, b,
+                                                                sizeof b, &found, &err) != 0);
+                        what += ::getnetbyname("no-such") ? "one" : "none";
+                        return what + (::getnetbyaddr(0x7f0000fe, AF_INET) ? "one" : "none");
+                    }});
+    rows.push_back({"initgroups", [] { // that change nothing, or may not
+                        gid_t before[64];
+                        const int n = ::getgroups(64, before);
+                        const std::string what = result(::initgroups("root", 0));
+                        ::setgroups(static_cast<Size>(n), before);
+                        return what;
+                    }});
+    rows.push_back({"getgrouplist", [] {
                         gid_t some[32];
                         int n = 32, none = 0;
                         std::string what = std::to_string(::getgrouplist("root", 0, some, &n));
@@ -270,6 +292,141 @@ void add_hosts(Rows& rows) {
          }});
 }
 
+/// No query goes out: the name is too long to be asked for, a query too short to be one.
+void add_queries(Rows& rows) {
+    using Bytes = unsigned char;
+    const std::string name(400, 'x');
+    for (const char* f : {"res_query", "res_search", "__res_query", "__res_search"}) {
+        const auto query = named<int(const char*, int, int, Bytes*, int)>(f);
+        rows.push_back({f, [=] {
+                            Bytes b[64];
+                            return std::to_string(query(name.c_str(), 1, 1, b, 64));
+                        }});
+    }
+    for (const char* f : {"res_nquery", "res_nsearch"}) {
+        const auto query = named<int(res_state, const char*, int, int, Bytes*, int)>(f);
+        rows.push_back({f, [=] {
+                            Bytes b[64];
+                            (void)::res_init();
+                            return std::to_string(query(&_res, name.c_str(), 1, 1, b, 64));
+                        }});
+    }
+    for (const char* f : {"res_querydomain", "__res_querydomain"}) {
+        const auto query = named<int(const char*, const char*, int, int, Bytes*, int)>(f);
+        rows.push_back({f, [=] {
+                            Bytes b[64];
+                            return std::to_string(query(name.c_str(), "y", 1, 1, b, 64));
+                        }});
+    }
+    const auto ndomain =
+        named<int(res_state, const char*, const char*, int, int, Bytes*, int)>("res_nquerydomain");
+    rows.push_back({"res_nquerydomain", [=] {
+                        Bytes b[64];
+                        (void)::res_init();
+                        return std::to_string(ndomain(&_res, name.c_str(), "y", 1, 1, b, 64));
+                    }});
+    const auto nsend = named<int(res_state, const Bytes*, int, Bytes*, int)>("res_nsend");
+    for (const char* f : {"res_send", "__res_send"}) {
+        const auto send = named<int(const Bytes*, int, Bytes*, int)>(f);
+        rows.push_back({f, [=] {
+                            const Bytes q[8] = {};
+                            Bytes b[64];
+                            (void)::res_init();
+                            return result(send(q, 8, b, 4)) + result(nsend(&_res, q, 8, b, 4));
+                        }});
+    }
+    rows.push_back({"getaddrinfo_a, gai_suspend", [] {
+                        gaicb one{};
+                        addrinfo hints{};
+                        hints.ai_flags = AI_NUMERICHOST;
+                        one.ar_name = "127.0.0.1";
+                        one.ar_request = &hints;
+                        gaicb* list[] = {&one};
+                        std::string what =
+                            std::to_string(::getaddrinfo_a(GAI_WAIT, list, 1, nullptr));
+                        what += std::to_string(::gai_error(&one));
+                        const gaicb* const waits[] = {&one};
+                        return what + std::to_string(::gai_suspend(waits, 1, nullptr));
+                    }});
+}
+
+// ---- locks ----
+
+template <class Lock>
+std::string held_in(Lock& lock, int (*take)(Lock*), int (*give)(Lock*), int (*attempt)(Lock*)) {
+    std::string what = std::to_string(take(&lock));
+    std::thread([&] { what += std::to_string(attempt(&lock)); }).join();
+    what += std::to_string(give(&lock)) + std::to_string(attempt(&lock));
+    return what + std::to_string(give(&lock));
+}
+
+void add_lock_forms(Rows& rows) {
+    using M = pthread_mutex_t;
+    using L = pthread_rwlock_t;
+    const auto lock = named<int(M*)>("__pthread_mutex_lock"),
+               trylock = named<int(M*)>("__pthread_mutex_trylock"),
+               unlock = named<int(M*)>("__pthread_mutex_unlock");
+    rows.push_back({"__pthread_mutex_*", [=] {
+                        M m = PTHREAD_MUTEX_INITIALIZER;
+                        return held_in<M>(m, lock, unlock, trylock);
+                    }});
+    const auto read = named<int(L*)>("__pthread_rwlock_rdlock"),
+               write = named<int(L*)>("__pthread_rwlock_wrlock"),
+               trywrite = named<int(L*)>("__pthread_rwlock_trywrlock"),
+               give = named<int(L*)>("__pthread_rwlock_unlock");
+    for (const bool reads : {true, false})
+        rows.push_back({reads ? "__pthread_rwlock_rdlock" : "__pthread_rwlock_wrlock", [=] {
+                            L l = PTHREAD_RWLOCK_INITIALIZER;
+                            return held_in<L>(l, reads ? read : write, give, trywrite);
+                        }});
+    const auto clocklock = named<int(M*, clockid_t, const timespec*)>("pthread_mutex_clocklock");
+    const auto clockread = named<int(L*, clockid_t, const timespec*)>("pthread_rwlock_clockrdlock");
+    rows.push_back({"clocklock, clockrdlock", [=] {
+                        M m = PTHREAD_MUTEX_INITIALIZER;
+                        L l = PTHREAD_RWLOCK_INITIALIZER;
+                        ::pthread_mutex_lock(&m);
+                        ::pthread_rwlock_wrlock(&l);
+                        std::string what;
+                        std::thread([&] {
+                            const timespec t = soon();
+                            what = std::to_string(clocklock(&m, CLOCK_REALTIME, &t)) +
+                                   std::to_string(clockread(&l, CLOCK_REALTIME, &t)) +
+                                   std::to_string(clockread(&l, 99, &t));
+                        }).join();
+                        ::pthread_mutex_unlock(&m);
+                        ::pthread_rwlock_unlock(&l);
+                        const timespec t = soon();
+                        what += std::to_string(clocklock(&m, CLOCK_REALTIME, &t));
+                        return what + std::to_string(clockread(&l, CLOCK_REALTIME, &t));
+                    }});
+    const auto once = named<int(pthread_once_t*, void (*)())>("__pthread_once");
+    rows.push_back({"__pthread_once", [=] {
+                        static int n;
+                        n = 0;
+                        pthread_once_t o = PTHREAD_ONCE_INIT;
+                        const auto init = [] { n++; };
+                        return std::to_string(once(&o, init) + once(&o, init)) + std::to_string(n);
+                    }});
+    rows.push_back({"cnd_signal", [] {
+                        mtx_t m;
+                        cnd_t c;
+                        ::mtx_init(&m, mtx_plain);
+                        ::cnd_init(&c);
+                        bool set = false;
+                        Later signal([&] {
+                            ::mtx_lock(&m);
+                            set = true;
+                            ::mtx_unlock(&m);
+                            ::cnd_signal(&c);
+                        });
+                        ::mtx_lock(&m);
+                        int rc = 0;
+                        while (!set) rc = ::cnd_wait(&c, &m);
+                        ::mtx_unlock(&m);
+                        return std::to_string(rc);
+                    }});
+}
+
 } // namespace
 
 void add_rest(Rows& rows) {
@@ -278,6 +435,8 @@ void add_rest(Rows& rows) {
     add_children(rows);
     add_databases(rows);
     add_hosts(rows);
+    add_queries(rows);
+    add_lock_forms(rows);
 }
 
 } // namespace rows

@@ -123,6 +123,7 @@ void add_streams(Rows& rows);
 void add_preads(Rows& rows);
 void add_syscalls(Rows& rows);
 void add_forms(Rows& rows);
+void add_stdio_forms(Rows& rows);
 void add_rest(Rows& rows);
 
 } // namespace rows
