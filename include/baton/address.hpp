@@ -15,7 +15,8 @@
 
 #include "baton/until.hpp"
 
-namespace [[gnu::visibility("default")]] baton {
+#pragma GCC visibility push(default)
+namespace baton {
 
 /// Where a socket is: an IPv4 or IPv6 address with a port, or a Unix path. As the kernel has it.
 struct SocketAddress {
@@ -42,7 +43,7 @@ struct SocketAddress {
     /// "127.0.0.1:80", "[::1]:80", a path, "@abstract", or "" for an unnamed socket.
     [[nodiscard]] std::string text() const;
     /// The same family, address and port, or path.
-    friend bool operator==(const SocketAddress& a, const SocketAddress& b) noexcept;
+    [[nodiscard]] bool operator==(const SocketAddress& other) const noexcept;
 };
 
 /// The addresses of "host:port" on `network` ("tcp", "udp", either with a 4 or 6 behind it for one
@@ -60,3 +61,4 @@ std::vector<SocketAddress> resolve(std::string_view network, std::string_view ad
 [[nodiscard]] const std::error_category& resolve_category() noexcept;
 
 } // namespace baton
+#pragma GCC visibility pop

@@ -15,7 +15,8 @@
 
 #include "baton/until.hpp"
 
-namespace [[gnu::visibility("default")]] baton {
+#pragma GCC visibility push(default)
+namespace baton {
 
 namespace detail {
 class ParkFd;
@@ -97,3 +98,4 @@ int wait_child(pid_t pid, const Until& until = {});
 int wait_child(pid_t pid, const Until& until, std::error_code& ec);
 
 } // namespace baton
+#pragma GCC visibility pop

@@ -13,7 +13,8 @@
 
 #include "baton/until.hpp"
 
-namespace [[gnu::visibility("default")]] baton {
+#pragma GCC visibility push(default)
+namespace baton {
 
 namespace detail {
 
@@ -108,3 +109,4 @@ private:
 };
 
 } // namespace baton
+#pragma GCC visibility pop

@@ -17,7 +17,8 @@
 
 #include "baton/until.hpp"
 
-namespace [[gnu::visibility("default")]] baton {
+#pragma GCC visibility push(default)
+namespace baton {
 
 /// Thrown by a send on a closed channel, and by a second close. Its code is std::errc::broken_pipe.
 class ChanClosed : public std::system_error {
@@ -371,3 +372,4 @@ private:
 };
 
 } // namespace baton
+#pragma GCC visibility pop

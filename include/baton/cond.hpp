@@ -15,7 +15,8 @@
 
 #include "baton/until.hpp"
 
-namespace [[gnu::visibility("default")]] baton {
+#pragma GCC visibility push(default)
+namespace baton {
 
 /// Use this with baton's locks: std::condition_variable_any takes them too, but puts the thread to
 /// sleep, not the goroutine. `Lock` is any BasicLockable, held by the caller: a
@@ -144,3 +145,4 @@ private:
 };
 
 } // namespace baton
+#pragma GCC visibility pop

@@ -17,7 +17,8 @@
 #include "baton/address.hpp"
 #include "baton/until.hpp"
 
-namespace [[gnu::visibility("default")]] baton {
+#pragma GCC visibility push(default)
+namespace baton {
 
 namespace detail {
 class NetFd;
@@ -209,3 +210,4 @@ private:
 };
 
 } // namespace baton
+#pragma GCC visibility pop

@@ -18,7 +18,8 @@
 #include "baton/timer.hpp"
 #include "baton/until.hpp"
 
-namespace [[gnu::visibility("default")]] baton {
+#pragma GCC visibility push(default)
+namespace baton {
 
 namespace detail {
 struct ContextNode;
@@ -147,3 +148,4 @@ template <class Key>
 Context with_value(CancelContext&& parent, typename Key::type value) = delete;
 
 } // namespace baton
+#pragma GCC visibility pop

@@ -6,7 +6,8 @@
 
 #include <string>
 
-namespace [[gnu::visibility("default")]] baton {
+#pragma GCC visibility push(default)
+namespace baton {
 
 /// The stack of the caller, then (with `all`) those of the other goroutines, 10,000 at most, and
 /// what waiting plain threads wait for:
@@ -29,3 +30,4 @@ namespace [[gnu::visibility("default")]] baton {
 [[nodiscard]] std::string stack_dump(bool all = true);
 
 } // namespace baton
+#pragma GCC visibility pop

@@ -32,7 +32,8 @@
 
 #include "baton/until.hpp"
 
-namespace [[gnu::visibility("default")]] baton {
+#pragma GCC visibility push(default)
+namespace baton {
 
 namespace detail {
 class FileFd;
@@ -168,3 +169,4 @@ private:
 };
 
 } // namespace baton
+#pragma GCC visibility pop

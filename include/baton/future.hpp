@@ -27,7 +27,8 @@
 #include "baton/select.hpp"
 #include "baton/until.hpp"
 
-namespace [[gnu::visibility("default")]] baton {
+#pragma GCC visibility push(default)
+namespace baton {
 
 namespace detail {
 
@@ -303,3 +304,4 @@ std::optional<std::size_t> wait_any(const Until& until, std::error_code& ec, con
 }
 
 } // namespace baton
+#pragma GCC visibility pop

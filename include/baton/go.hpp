@@ -14,7 +14,8 @@
 #include <type_traits>
 #include <utility>
 
-namespace [[gnu::visibility("default")]] baton {
+#pragma GCC visibility push(default)
+namespace baton {
 
 /// What `go` may be told about a goroutine before it starts.
 struct GoOptions {
@@ -91,3 +92,4 @@ void yield() noexcept;
 [[nodiscard]] std::uint64_t goid() noexcept;
 
 } // namespace baton
+#pragma GCC visibility pop

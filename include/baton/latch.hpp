@@ -11,7 +11,8 @@
 
 #include "baton/until.hpp"
 
-namespace [[gnu::visibility("default")]] baton {
+#pragma GCC visibility push(default)
+namespace baton {
 
 /// Waits until it has been counted down so often; then it stays open. May be destroyed as soon as a
 /// wait has returned and nobody else will call it. Waiting parks the goroutine, and ends the
@@ -61,3 +62,4 @@ private:
 };
 
 } // namespace baton
+#pragma GCC visibility pop

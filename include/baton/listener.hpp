@@ -12,7 +12,8 @@
 #include "baton/conn.hpp"
 #include "baton/until.hpp"
 
-namespace [[gnu::visibility("default")]] baton {
+#pragma GCC visibility push(default)
+namespace baton {
 
 struct ListenOptions {
     bool reuse_port = false; ///< SO_REUSEPORT: several listeners on one port
@@ -67,3 +68,4 @@ private:
 };
 
 } // namespace baton
+#pragma GCC visibility pop

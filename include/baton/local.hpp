@@ -9,7 +9,8 @@
 #include <type_traits>
 #include <utility>
 
-namespace [[gnu::visibility("default")]] baton {
+#pragma GCC visibility push(default)
+namespace baton {
 
 namespace detail {
 
@@ -79,3 +80,4 @@ private:
 };
 
 } // namespace baton
+#pragma GCC visibility pop

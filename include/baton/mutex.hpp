@@ -10,7 +10,8 @@
 
 #include "baton/until.hpp"
 
-namespace [[gnu::visibility("default")]] baton {
+#pragma GCC visibility push(default)
+namespace baton {
 
 /// A mutual exclusion lock; satisfies TimedLockable, so std::unique_lock and std::scoped_lock take
 /// it. Any thread or goroutine may unlock what another locked, and may destroy the mutex once it is
@@ -108,3 +109,4 @@ private:
 };
 
 } // namespace baton
+#pragma GCC visibility pop

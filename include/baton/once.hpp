@@ -15,7 +15,8 @@
 
 #include "baton/until.hpp"
 
-namespace [[gnu::visibility("default")]] baton {
+#pragma GCC visibility push(default)
+namespace baton {
 
 /// Calls a function once, whoever comes first, and lets everybody else wait until it has returned.
 /// If it throws, that one gets the exception and the next in turn calls again, as with
@@ -165,3 +166,4 @@ private:
 };
 
 } // namespace baton
+#pragma GCC visibility pop

@@ -14,7 +14,8 @@
 #include "baton/conn.hpp"
 #include "baton/until.hpp"
 
-namespace [[gnu::visibility("default")]] baton {
+#pragma GCC visibility push(default)
+namespace baton {
 
 struct PacketOptions {
     bool reuse_port = false; ///< SO_REUSEPORT
@@ -121,3 +122,4 @@ private:
 };
 
 } // namespace baton
+#pragma GCC visibility pop

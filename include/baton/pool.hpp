@@ -10,7 +10,8 @@
 #include <type_traits>
 #include <utility>
 
-namespace [[gnu::visibility("default")]] baton {
+#pragma GCC visibility push(default)
+namespace baton {
 
 namespace detail {
 
@@ -112,3 +113,4 @@ private:
 };
 
 } // namespace baton
+#pragma GCC visibility pop

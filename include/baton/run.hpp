@@ -32,7 +32,8 @@
 
 #include "baton/go.hpp"
 
-namespace [[gnu::visibility("default")]] baton {
+#pragma GCC visibility push(default)
+namespace baton {
 
 namespace detail {
 /// A one-shot event on which a plain thread can wait for a goroutine.
@@ -149,3 +150,4 @@ int set_max_procs(int n);
 int set_max_threads(int n);
 
 } // namespace baton
+#pragma GCC visibility pop

@@ -10,7 +10,8 @@
 
 #include "baton/until.hpp"
 
-namespace [[gnu::visibility("default")]] baton {
+#pragma GCC visibility push(default)
+namespace baton {
 
 /// Satisfies SharedTimedLockable: std::unique_lock, std::scoped_lock and std::shared_lock take it.
 /// Readers come in together, until a writer waits: those that come later queue behind it, and all
@@ -159,3 +160,4 @@ private:
 inline RWMutex::RLocker RWMutex::rlocker() noexcept { return RLocker(*this); }
 
 } // namespace baton
+#pragma GCC visibility pop

@@ -23,7 +23,8 @@
 #include "baton/chan.hpp"
 #include "baton/until.hpp"
 
-namespace [[gnu::visibility("default")]] baton {
+#pragma GCC visibility push(default)
+namespace baton {
 
 namespace detail {
 
@@ -318,3 +319,4 @@ template <class C>
     }
 
 } // namespace baton
+#pragma GCC visibility pop

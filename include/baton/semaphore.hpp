@@ -12,7 +12,8 @@
 
 #include "baton/until.hpp"
 
-namespace [[gnu::visibility("default")]] baton {
+#pragma GCC visibility push(default)
+namespace baton {
 
 /// Permits are taken one or several at a time, first come first served: who wants many is not
 /// passed by those who want few. Any thread may release what another acquired. May be destroyed as
@@ -93,3 +94,4 @@ private:
 };
 
 } // namespace baton
+#pragma GCC visibility pop

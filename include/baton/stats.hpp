@@ -7,7 +7,8 @@
 #include <string>
 #include <vector>
 
-namespace [[gnu::visibility("default")]] baton {
+#pragma GCC visibility push(default)
+namespace baton {
 
 /// One thing the kernel may offer, as found by trying it once.
 struct KernelFeature {
@@ -52,3 +53,4 @@ struct Stats {
 [[nodiscard]] Stats stats();
 
 } // namespace baton
+#pragma GCC visibility pop

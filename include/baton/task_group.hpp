@@ -21,7 +21,8 @@
 #include "baton/sync.hpp"
 #include "baton/until.hpp"
 
-namespace [[gnu::visibility("default")]] baton {
+#pragma GCC visibility push(default)
+namespace baton {
 
 /// Goroutines that do parts of one task. The first exception that escapes one asks the others to
 /// stop, and comes out of wait().
@@ -136,3 +137,4 @@ private:
 };
 
 } // namespace baton
+#pragma GCC visibility pop

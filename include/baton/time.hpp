@@ -9,7 +9,8 @@
 
 #include "baton/until.hpp"
 
-namespace [[gnu::visibility("default")]] baton {
+#pragma GCC visibility push(default)
+namespace baton {
 
 namespace detail {
 /// Parks the goroutine until CLOCK_MONOTONIC reaches `when_ns`.
@@ -65,3 +66,4 @@ bool sleep_until(const std::chrono::time_point<Clock, Duration>& t, const Until&
 }
 
 } // namespace baton
+#pragma GCC visibility pop

@@ -15,7 +15,8 @@
 #include "baton/chan.hpp"
 #include "baton/until.hpp"
 
-namespace [[gnu::visibility("default")]] baton {
+#pragma GCC visibility push(default)
+namespace baton {
 
 namespace detail {
 
@@ -208,3 +209,4 @@ private:
 };
 
 } // namespace baton
+#pragma GCC visibility pop

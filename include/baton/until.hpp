@@ -11,7 +11,8 @@
 #include <type_traits>
 #include <utility>
 
-namespace [[gnu::visibility("default")]] baton {
+#pragma GCC visibility push(default)
+namespace baton {
 
 namespace detail {
 /// CLOCK_MONOTONIC `from_now` nanoseconds on, never past what it can count.
@@ -94,3 +95,4 @@ bool waited(WaitEnd end, std::error_code& ec) noexcept;
 } // namespace detail
 
 } // namespace baton
+#pragma GCC visibility pop

@@ -14,7 +14,8 @@
 #include "baton/go.hpp"
 #include "baton/until.hpp"
 
-namespace [[gnu::visibility("default")]] baton {
+#pragma GCC visibility push(default)
+namespace baton {
 
 /// A counter to wait for. It may be destroyed as soon as a wait has returned and nobody else waits
 /// or will call it. When a wait has returned it may be used again.
@@ -74,3 +75,4 @@ private:
 };
 
 } // namespace baton
+#pragma GCC visibility pop

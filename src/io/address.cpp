@@ -210,18 +210,20 @@ std::string SocketAddress::text() const {
     }
 }
 
-bool operator==(const SocketAddress& a, const SocketAddress& b) noexcept {
-    if (a.family() != b.family()) return false;
-    switch (a.family()) {
+bool SocketAddress::operator==(const SocketAddress& other) const noexcept {
+    if (family() != other.family()) return false;
+    switch (family()) {
     case AF_UNSPEC:
         return true;
     case AF_INET:
-        return a.in4.sin_port == b.in4.sin_port && a.in4.sin_addr.s_addr == b.in4.sin_addr.s_addr;
+        return in4.sin_port == other.in4.sin_port &&
+               in4.sin_addr.s_addr == other.in4.sin_addr.s_addr;
     case AF_INET6:
-        return a.in6.sin6_port == b.in6.sin6_port && a.in6.sin6_scope_id == b.in6.sin6_scope_id &&
-               std::memcmp(&a.in6.sin6_addr, &b.in6.sin6_addr, sizeof a.in6.sin6_addr) == 0;
+        return in6.sin6_port == other.in6.sin6_port &&
+               in6.sin6_scope_id == other.in6.sin6_scope_id &&
+               std::memcmp(&in6.sin6_addr, &other.in6.sin6_addr, sizeof in6.sin6_addr) == 0;
     default:
-        return detail::unix_text(a) == detail::unix_text(b);
+        return detail::unix_text(*this) == detail::unix_text(other);
     }
 }
 
