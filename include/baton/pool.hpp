@@ -3,8 +3,10 @@
 // Pool<T>: objects to be used again, as Go's sync.Pool.
 #pragma once
 
+#include <atomic>
 #include <concepts>
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <type_traits>
@@ -36,11 +38,14 @@ private:
     friend struct PoolHoard;
     PoolShard& own_shard() const noexcept;
     void drop_idle() noexcept;
+    void heed_fork() const noexcept;
+    void start_afresh(std::uint32_t seen) const noexcept;
 
     void (*destroy_)(void*) noexcept;
     std::size_t n_;
     std::unique_ptr<PoolShard[]> shards_;
     std::unique_ptr<PoolHoard> hoard_;
+    mutable std::atomic<std::uint32_t> forks_; // in which child of a fork it is as it should be
 };
 
 } // namespace detail
@@ -53,7 +58,7 @@ private:
 /// A shelf holds 64 at most; more are destroyed. So are, while a shelf is used, those on it that
 /// nobody has needed for a second. Of a pool that nobody uses they go within four minutes: a
 /// goroutine of the runtime's, once that has started, looks at all pools every two. Objects come
-/// back as they were put: reset them before or after.
+/// back as they were put: reset them before or after. In a forked child a pool is empty.
 template <class T>
 class Pool {
 public:

@@ -7,10 +7,11 @@
 // included), and call run and go, which start a runtime of the child's own. A call that parks
 // before that ends the child with a line that says so; the function of the goroutine that forked,
 // when it returns, with status 0. The other goroutines never run in the child, whatever it does to
-// what they wait for. Listeners and connections go on there, without their deadlines; objects that
-// another goroutine was using at the time of the fork (a locked Mutex, a Conn in a call) stay in
-// use for ever, as with threads. _Fork and clone tell the runtime nothing: only exec and _exit may
-// follow. vfork, posix_spawn, system, popen and exec work on any goroutine.
+// what they wait for. Listeners and connections go on there, without their deadlines, and Pools,
+// empty; other objects that another goroutine was using at the time of the fork (a locked Mutex, a
+// Conn, Chan or Context in a call) stay in use for ever, as with threads. _Fork and clone tell the
+// runtime nothing: only exec and _exit may follow. vfork, posix_spawn, system, popen and exec work
+// on any goroutine.
 //
 // Exit: exit, the end of main, quick_exit and _exit end the process from any thread or goroutine;
 // goroutines go on while the handlers and destructors of exit run, which may use the runtime.

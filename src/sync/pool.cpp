@@ -8,12 +8,17 @@
 // looked at in put, on the thread of who uses the pool, and for pools that nobody uses with the
 // runtime's forced pass (hoard.hpp).
 //
+// In a forked child the locks of shelves that other threads used just then are held by nobody, and
+// what lies there may be half put: so who first comes to a pool there clears all its shelves, and
+// leaves the objects where they are, as those of goroutines that are gone.
+//
 // Rejected: the reference's lock-free chain of rings with a slot for the owner alone. It saves the
 // owner a locked instruction, but there whoever drops objects has stopped the world.
 #include "baton/pool.hpp"
 
 #include <algorithm>
 #include <cstdint>
+#include <new>
 
 #include <sched.h>
 
@@ -30,6 +35,7 @@ namespace {
 constexpr std::uint32_t kRoom = 64;
 constexpr std::uint32_t kLookEvery = 16; // puts; the clock costs as much as one
 constexpr std::int64_t kPeriodNs = 1'000'000'000;
+constexpr std::uint32_t kAtIt = 1u << 31; // in PoolCore::forks_: somebody clears the shelves
 
 } // namespace
 
@@ -41,6 +47,12 @@ struct alignas(64) PoolShard {
     std::int64_t period_ns = 0; // since when
     void* objects[kRoom];
 
+    /// In a forked child.
+    void forget() {
+        new (&lock) rt::Lock(rt::Rank::kLeaf);
+        n = low = puts = 0;
+        period_ns = 0;
+    }
     void* pop() {
         if (n == 0) return nullptr;
         void* object = objects[--n];
@@ -56,6 +68,12 @@ struct PoolHoard : rt::Hoard {
     ~PoolHoard() { rt::hoard_remove(this); }
     PoolHoard(const PoolHoard&) = delete;
     PoolHoard& operator=(const PoolHoard&) = delete;
+
+    /// In a forked child: those of its parent are forgotten.
+    void add_again() {
+        busy.store(0, std::memory_order_relaxed); // relaxed: in no list, so nobody looks
+        rt::hoard_add(this);
+    }
 
 private:
     static void drop_idle(rt::Hoard* h) noexcept { static_cast<PoolHoard*>(h)->core_.drop_idle(); }
@@ -91,11 +109,37 @@ void age(PoolShard& shard, std::int64_t now, Surplus& out) {
 
 PoolCore::PoolCore(void (*destroy)(void*) noexcept)
     : destroy_(destroy), n_(static_cast<std::size_t>(max_procs())),
-      shards_(std::make_unique<PoolShard[]>(n_)), hoard_(std::make_unique<PoolHoard>(*this)) {}
+      shards_(std::make_unique<PoolShard[]>(n_)), hoard_(std::make_unique<PoolHoard>(*this)),
+      forks_(rt::forks) {}
 
 PoolCore::~PoolCore() {
+    heed_fork();
     hoard_.reset();
     clear();
+}
+
+inline void PoolCore::heed_fork() const noexcept {
+    // acquire: pairs with the release in start_afresh.
+    const std::uint32_t seen = forks_.load(std::memory_order_acquire);
+    if (seen != rt::forks) [[unlikely]]
+        start_afresh(seen);
+}
+
+// The first to come does it; others of this process wait for that.
+[[gnu::noinline, gnu::cold]] void PoolCore::start_afresh(std::uint32_t seen) const noexcept {
+    const std::uint32_t at_it = rt::forks | kAtIt;
+    while (seen != rt::forks) {
+        // relaxed: nothing of this process's comes before. acquire on failure: as in heed_fork.
+        if (seen != at_it && forks_.compare_exchange_strong(seen, at_it, std::memory_order_relaxed,
+                                                            std::memory_order_acquire)) {
+            for (std::size_t i = 0; i < n_; i++) shards_[i].forget();
+            hoard_->add_again();
+            forks_.store(rt::forks, std::memory_order_release); // release: pairs with heed_fork
+            return;
+        }
+        ::sched_yield();
+        seen = forks_.load(std::memory_order_acquire); // acquire: as in heed_fork
+    }
 }
 
 // In an Entry. Any shard will do; that of the processor is next to nobody else's.
@@ -106,6 +150,7 @@ PoolShard& PoolCore::own_shard() const noexcept {
 }
 
 void* PoolCore::get() noexcept {
+    heed_fork();
     rt::Entry entry;
     PoolShard* own = &own_shard();
     {
@@ -122,6 +167,7 @@ void* PoolCore::get() noexcept {
 }
 
 void PoolCore::put(void* object) noexcept {
+    heed_fork();
     Surplus surplus;
     {
         rt::Entry entry;
@@ -151,6 +197,7 @@ void PoolCore::drop_idle() noexcept {
 }
 
 void PoolCore::clear() noexcept {
+    heed_fork();
     for (std::size_t i = 0; i < n_; i++) {
         Surplus all;
         {
@@ -164,6 +211,7 @@ void PoolCore::clear() noexcept {
 }
 
 std::size_t PoolCore::size() const noexcept {
+    heed_fork();
     rt::Entry entry;
     std::size_t sum = 0;
     for (std::size_t i = 0; i < n_; i++) {
