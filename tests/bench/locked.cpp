@@ -2,6 +2,13 @@
 //
 // locked: the round trip of pingpong between a goroutine that is locked to its thread (locked=1) or
 // is not (locked=0), and an ordinary one. Locked, each of the two handovers is one between threads.
+//
+// floor    the same value handed over and back by two bare threads that look for it without
+//          sleeping, each on a CPU of its own
+// pthread  ... by two that sleep in a futex until woken, both on one CPU
+//
+// Neither has a channel, a queue or a third goroutine to see to. With locked=1 it is they that
+// say what can be had; locked=0 needs no second thread.
 #include <cstdint>
 
 #include "baton/baton.hpp"
@@ -42,6 +49,11 @@ void plan(bench::Plan& plan) {
             for (const char* impl : {"baton", "go"})
                 plan.add(impl, {{"procs", procs}, {"locked", locked}}, {ms},
                          {.env = {std::string("BATON_MAXPROCS=") + procs}});
+    for (const char* procs : {"1", "2"}) {
+        const bench::Params params = {{"procs", procs}, {"locked", "1"}};
+        plan.add("floor", params, {ms, "cpus=2"}, {}, "pthread");
+        plan.add("pthread", params, {ms, "cpus=1"});
+    }
 }
 
 } // namespace

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Plain threads, no runtime: the floors of `handoff` and `bracket`, the workload of `handoff_load`
-// and the thread-per-connection HTTP server. `pthread BENCH key=value...` prints `figure=value`
-// lines.
+// Plain threads, no runtime: the floors of `bracket`, `handoff`, `locked` and `mutex`, the workload
+// of `handoff_load` and the thread-per-connection HTTP server. `pthread BENCH key=value...` prints
+// `figure=value` lines.
 #include <gnu/libc-version.h>
 
 #include <cstdio>
@@ -27,6 +27,8 @@ int main(int argc, char** argv) {
             handoff_load(args);
         } else if (what == "http" || what == "mixed" || what == "neighbour") {
             serve();
+        } else if (what == "locked") {
+            locked(args);
         } else if (what == "mutex") {
             mutex(args);
         } else {
