@@ -129,9 +129,9 @@ inline void PoolCore::heed_fork() const noexcept {
 [[gnu::noinline, gnu::cold]] void PoolCore::start_afresh(std::uint32_t seen) const noexcept {
     const std::uint32_t at_it = rt::forks | kAtIt;
     while (seen != rt::forks) {
-        // relaxed: nothing of this process's comes before. acquire on failure: as in heed_fork.
-        if (seen != at_it && forks_.compare_exchange_strong(seen, at_it, std::memory_order_relaxed,
-                                                            std::memory_order_acquire)) {
+        // acquire: as in heed_fork, where it fails.
+        if (seen != at_it &&
+            forks_.compare_exchange_strong(seen, at_it, std::memory_order_acquire)) {
             for (std::size_t i = 0; i < n_; i++) shards_[i].forget();
             hoard_->add_again();
             forks_.store(rt::forks, std::memory_order_release); // release: pairs with heed_fork

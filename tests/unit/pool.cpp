@@ -243,3 +243,33 @@ TEST_CASE("in a forked child pools of before and new ones can be used, and end")
     stop.store(true);
     changes.join();
 }
+
+TEST_CASE("in a forked child a pool that others used at the time is empty, and works") {
+    baton::run([] {}); // what is made once, at a start, is not half made at a fork
+    Pool<Counted> pool;
+    std::atomic<bool> stop{false};
+    std::vector<std::thread> users; // one of them on whichever CPU the fork is not
+    for (int i = 0; i < 2; i++)
+        users.emplace_back([&] {
+            while (!stop.load()) pool.put(pool.get());
+        });
+    int well = 0;
+    for (; well < 20; well++) {
+        std::this_thread::sleep_for(1ms);
+        auto mine = std::make_unique<Counted>(); // as the child's malloc may be locked, too
+        const pid_t pid = ::fork();
+        if (pid == 0) {
+            ::alarm(10);
+            const bool empty = pool.size() == 0;
+            const Counted* const put = mine.get();
+            pool.put(std::move(mine));
+            const bool one = pool.size() == 1;
+            ::_exit(empty && one && pool.get().release() == put ? 0 : 1);
+        }
+        int status = -1;
+        if (::waitpid(pid, &status, 0) != pid || status != 0) break;
+    }
+    CHECK(well == 20);
+    stop.store(true);
+    for (std::thread& user : users) user.join();
+}
