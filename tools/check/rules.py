@@ -50,12 +50,21 @@ def later(_path, lines):
 
 
 def public(path, lines):
-    """A public header opens its namespace visibly, or libbaton.so would not export it."""
+    """A public header opens its namespace visibly, or libbaton.so would not export it.
+
+    By a pragma: clang++ does not give a definition the visibility of the namespace around its
+    declaration."""
     if path.parts[0] != "include":
         return
+    push, pop = "#pragma GCC visibility push(default)", "#pragma GCC visibility pop"
     for i, line in enumerate(lines):
-        if re.match(r"(inline )?namespace baton\b", line):
-            yield i + 1, 'write: namespace [[gnu::visibility("default")]] baton {'
+        if re.match(r"(inline )?namespace (\[\[.*\]\] )?baton\b", line):
+            if line != "namespace baton {" or lines[i - 1] != push:
+                yield i + 1, f"write: namespace baton {{, after a line {push}"
+        if line == push and (lines[i + 1 :] or [""])[0] != "namespace baton {":
+            yield i + 1, "only what is in namespace baton is exported"
+        if line == "} // namespace baton" and (lines[i + 1 :] or [""])[0] != pop:
+            yield i + 2, f"write: {pop}"
 
 
 def main():
