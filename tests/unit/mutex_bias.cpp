@@ -133,11 +133,11 @@ struct Users {
         }
         times.fetch_add(n, kRelaxed);
     }
-    /// Ends the bias whenever there is one, for a while: how often.
-    int intrude() {
+    /// Ends the bias whenever there is one, for so long: how often.
+    int intrude(std::chrono::milliseconds time) {
         long n = 0;
         int met = 0;
-        const auto end = Steady::now() + 100ms;
+        const auto end = Steady::now() + time;
         while (Steady::now() < end) {
             if (lock_byte(it.mu) & kBiased) {
                 met++;
@@ -159,9 +159,9 @@ TEST_CASE("a bias that is ended again and again lets nobody in twice") {
             Users users;
             int met = 0;
             if (plain) {
-                baton::blocking([&] { std::jthread([&] { met = users.intrude(); }).join(); });
+                baton::blocking([&] { std::jthread([&] { met = users.intrude(200ms); }).join(); });
             } else {
-                met = users.intrude();
+                met = users.intrude(50ms);
             }
             users.wg.wait();
             CHECK(users.it.overlaps.load(kRelaxed) == 0);
