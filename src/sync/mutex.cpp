@@ -40,8 +40,9 @@
 // is nobody's, and is taken back without a membarrier: with the queue held, (C) says that those
 // before are through with theirs. tests/model/mutex_bias.pml checks this.
 //
-// What a membarrier costs, 16 us where it has to interrupt another CPU of a virtual machine, 4,096
-// locks that are 5 ns cheaper have paid for; so CPUs that take turns lose a little at worst.
+// A membarrier takes 16 us at worst, where it has to interrupt another CPU of a virtual machine.
+// Between two of them one CPU has locked kWorthABias times by compare-and-exchange, so that is 4 ns
+// to each of these where CPUs take turns; and a mutex that is soon gone is never biased.
 //
 // That the lock is held at all, and by which way it was taken, unlock learns from a byte that only
 // holders use: to read what a locked instruction has just written costs half as much as another
