@@ -85,6 +85,53 @@ TEST_CASE("programs without goroutines do as without hooks") {
         check_alike(command);
 }
 
+// Reads past its buffer if it is given an argument.
+constexpr const char* kSanitized = R"(
+#include <poll.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+static int fds[2];
+static void* work(void* arg) { usleep(1000); return write(fds[1], "x", 1) == 1 ? arg : NULL; }
+int main(int argc, char** argv) {
+    pthread_t t;
+    char* b = malloc(4);
+    if (pipe(fds) != 0 || pthread_create(&t, NULL, work, b) != 0) return 3;
+    struct pollfd p = {fds[0], POLLIN, 0};
+    int n = poll(&p, 1, -1);
+    n += read(fds[0], b + (argc - 1) * 4, 1);
+    pthread_join(t, NULL);
+    printf("%d %c %s\n", n, *b, argv[0] ? "end" : "");
+    free(b);
+    return n;
+}
+)";
+
+TEST_CASE("AddressSanitizer finds the same with hooks, preloaded and linked in") {
+    char dir[] = "/tmp/baton-asan-XXXXXX";
+    REQUIRE(::mkdtemp(dir) != nullptr);
+    const std::string d = dir, library = hooked::library();
+    FILE* source = std::fopen((d + "/p.c").c_str(), "w");
+    REQUIRE(source != nullptr);
+    std::fputs(kSanitized, source);
+    std::fclose(source);
+    const std::string cc = "cd " + d + " && cc -fsanitize=address -pthread p.c ";
+    CHECK(output_of(cc + "-o plain && " + cc + "-o linked -Wl,--no-as-needed " + library +
+                    " -Wl,-rpath,$(dirname " + library + ") 2>&1") == " status 0");
+    const std::string asan = "$(cc -print-file-name=libasan.so)";
+    for (const std::string& run :
+         {"LD_PRELOAD=" + asan + " ./plain", "LD_PRELOAD=" + asan + ":" + library + " ./plain",
+          std::string("./linked")}) {
+        INFO(run);
+        const std::string in = "cd " + d + " && ";
+        CHECK(output_of(in + run) == "2 x end\n status 512");
+        const std::string found = output_of(in + run + " bad 2>&1");
+        CHECK(found.find("heap-buffer-overflow") != std::string::npos);
+    }
+    (void)output_of("rm -rf " + d);
+}
+
 /// Of packages that are not everywhere.
 constexpr struct {
     const char* program;
