@@ -16,7 +16,7 @@
 // Who wakes by an instruction of its own is not seen: a library that was compiled so, or one that
 // found libc before us. So a goroutine looks at the word itself after 10 ms, and each time that it
 // has waited for as long again: it is as late at most as it has waited, and at most by a second.
-// After a second it returns, as from a spurious wake-up, which users of futexes have to expect
+// After a good second it returns, as from a spurious wake-up, which users of futexes have to expect
 // (futex(2)): the word may have changed, and back. Libraries wait and wake by the same means, so
 // that all this is for the sake of none that is known.
 //

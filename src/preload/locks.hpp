@@ -9,8 +9,9 @@
 //
 //   owner is marked        it parks; who unlocks a marked mutex does so in unlock_marked, whatever
 //                          thread it is, and wakes one that is parked
-//   owner is a thread's,   it blocks its thread on the futex, announced, as libc does (the word is
-//   2); or not known yet       every unlock, libc's too, wakes one of those
+//   owner is a thread's    it blocks its thread on the futex, announced, as libc does (the word is
+//                          2): every unlock, libc's too, wakes one of those
+//   not known yet          it looks again after a moment, a few times, and then blocks
 //
 // So an unlock by libc needs no hook, which matters: pthread_cond_wait makes one where none can be
 // called. It never leaves a parked goroutine behind that nobody will wake: when a marked mutex was

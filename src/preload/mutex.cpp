@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+
 #include <linux/futex.h>
 
 #include "preload/locks.hpp"
@@ -13,6 +15,9 @@ constexpr auto kRelaxed = std::memory_order_relaxed; // each use says why
 constexpr int kRecursive = 1, kErrorCheck = 2;
 constexpr int kThreads = 16 | 32 | 64 | 128 | 256; // robust, PI, PP, process-shared, elided
 constexpr int kSpins = 100;
+// Who has just taken it says so at once, unless the kernel takes its CPU between the two.
+constexpr int kMoments = 20;
+constexpr std::int64_t kMomentNs = 100'000;
 
 Waiters waiters;
 int forker = 0; // marks, both
@@ -29,6 +34,20 @@ bool grab(pthread_mutex_t* m) {
            word(m).compare_exchange_strong(free, 1, kSeqCst, kRelaxed); // relaxed: as above
 }
 
+/// The caller has it. Said at once: to others a lock of nobody's may be a thread's, and they block.
+void own(pthread_mutex_t* m) {
+    m->__data.__count = 1;
+    m->__data.__nusers++;
+    // relaxed: who takes a stale one for it asks again.
+    owner(m).store(own_mark(), kRelaxed);
+}
+
+bool take(pthread_mutex_t* m) {
+    if (!grab(m)) return false;
+    own(m);
+    return true;
+}
+
 /// libc's way, which leaves the word at 2: who unlocks wakes one more than may be there.
 int block(pthread_mutex_t* m, std::int64_t deadline) {
     const timespec t = to_timespec(deadline);
@@ -40,35 +59,34 @@ int block(pthread_mutex_t* m, std::int64_t deadline) {
                         deadline == kNever ? nullptr : &t, nullptr, -1);
         if (rc == -ETIMEDOUT) return ETIMEDOUT;
     }
+    own(m); // before the bracket's end, which may have to wait for a P
     return 0;
 }
 
-/// Parks while the owner is a goroutine. 0: the mutex is worth another look; or ETIMEDOUT.
-int wait_for_goroutine(pthread_mutex_t* m, std::int64_t deadline) {
-    return park_until(waiters, m, deadline, [m] {
-        return word(m).load(kSeqCst) == 0 || !is_marked(owner(m).load(kSeqCst));
+/// Parks while the owner is a goroutine, as `by` says; if it is not known yet, for a moment. 0: the
+/// mutex is worth another look; or ETIMEDOUT.
+int wait_for_owner(pthread_mutex_t* m, int by, std::int64_t deadline) {
+    const std::int64_t moment = by ? kNever : deadline_in(kMomentNs);
+    const int err = park_until(waiters, m, std::min(deadline, moment), [m, by] {
+        const int now = owner(m).load(kSeqCst);
+        return word(m).load(kSeqCst) == 0 || (by ? !is_marked(now) : now != 0);
     });
+    return moment < deadline ? 0 : err;
 }
 
 int lock_word(pthread_mutex_t* m, std::int64_t deadline) {
     for (int i = 0; i < kSpins; i++) {
-        if (grab(m)) return 0;
+        if (take(m)) return 0;
         __builtin_ia32_pause();
     }
     const bool parks = rt->place() == BATON_MAY_PARK;
-    for (;;) {
-        if (grab(m)) return 0;
-        // seq_cst: a look, which wait_for_goroutine confirms.
-        if (!parks || !is_marked(owner(m).load(kSeqCst))) return block(m, deadline);
-        if (const int err = wait_for_goroutine(m, deadline)) return err;
+    for (int moments = 0;;) {
+        if (take(m)) return 0;
+        const int by = owner(m).load(kSeqCst); // seq_cst: a look, which wait_for_owner confirms
+        const bool waits = by ? is_marked(by) : moments++ < kMoments;
+        if (!parks || !waits) return block(m, deadline);
+        if (const int err = wait_for_owner(m, by, deadline)) return err;
     }
-}
-
-void own(pthread_mutex_t* m) {
-    m->__data.__count = 1;
-    m->__data.__nusers++;
-    // relaxed: who takes a stale one for it asks again.
-    owner(m).store(own_mark(), kRelaxed);
 }
 
 /// Locked by the caller already?
@@ -143,9 +161,7 @@ bool is_threads(const pthread_mutex_t* m) { return (m->__data.__kind & kThreads)
 
 int lock_mutex(pthread_mutex_t* m, std::int64_t deadline) {
     if (const int rc = by_kind(m, EDEADLK); rc >= 0) return rc;
-    const int rc = grab(m) ? 0 : lock_word(m, deadline);
-    if (rc == 0) own(m);
-    return rc;
+    return take(m) ? 0 : lock_word(m, deadline);
 }
 
 int unlock_mutex(pthread_mutex_t* m) {
@@ -176,9 +192,7 @@ int g_pthread_mutex_lock(pthread_mutex_t* m) {
 int g_pthread_mutex_trylock(pthread_mutex_t* m) {
     if (is_threads(m)) return pinned([&] { return real_pthread_mutex_trylock()(m); });
     if (const int rc = by_kind(m, EBUSY); rc >= 0) return rc;
-    if (!grab(m)) return EBUSY;
-    own(m);
-    return 0;
+    return take(m) ? 0 : EBUSY;
 }
 
 int g_pthread_mutex_clocklock(pthread_mutex_t* m, clockid_t clock, const timespec* until) {
@@ -187,10 +201,7 @@ int g_pthread_mutex_clocklock(pthread_mutex_t* m, clockid_t clock, const timespe
     if (clock != CLOCK_MONOTONIC && clock != CLOCK_REALTIME) return EINVAL;
     if (const int rc = by_kind(m, EDEADLK); rc >= 0) return rc;
     std::int64_t deadline = 0;
-    if (grab(m)) {
-        own(m);
-        return 0;
-    }
+    if (take(m)) return 0;
     return deadline_at(clock, until, &deadline) ? lock_mutex(m, deadline) : EINVAL;
 }
 
