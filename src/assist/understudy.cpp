@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "assist/understudy.hpp"
 
+#include <cerrno>
 #include <csignal>
 #include <immintrin.h>
 #include <pthread.h>
@@ -96,7 +97,8 @@ void Understudies::run(std::uint32_t cpu) noexcept {
     }
 }
 
-// The thread of one understudy; its start goes to Cpu::start, 0 or an errno.
+// The thread of one understudy; its start goes to Cpu::start, 0 or an errno. Before it is in
+// SCHED_IDLE: from then on a busy machine lets it wait for seconds, and who starts us with it.
 void* Understudies::thread_main(void* arg) {
     auto* c = static_cast<Cpu*>(arg);
     const auto cpu = static_cast<std::uint32_t>(c - understudies.cpus_);
@@ -104,11 +106,10 @@ void* Understudies::thread_main(void* arg) {
     std::snprintf(name, sizeof name, "baton/us%u", cpu);
     kernel::set_thread_name(name);
     c->tid.store(static_cast<int>(kernel::raw_syscall(SYS_gettid)), kSeqCst);
-    int err = kernel::pin_thread(static_cast<int>(cpu));
-    if (err == 0) err = kernel::become_sched_idle();
+    const int err = kernel::pin_thread(static_cast<int>(cpu));
     c->start.store(static_cast<std::uint32_t>(-err), kSeqCst);
     kernel::futex_wake(&c->start, 1);
-    if (err == 0) understudies.run(cpu);
+    if (err == 0 && kernel::become_sched_idle() == 0) understudies.run(cpu);
     c->tid.store(0, kSeqCst);
     c->armed.store(1, kSeqCst); // nobody there: nobody shall arm it
     return nullptr;
@@ -127,7 +128,17 @@ int Understudies::start_thread(Cpu& c) noexcept {
     return rc;
 }
 
-// Waits for no thread to come up: one in SCHED_IDLE may take its time.
+// 0 or -errno.
+int Understudies::wait_started(Cpu& c) noexcept {
+    while (c.start.load(kSeqCst) == Cpu::kPending)
+        (void)kernel::futex_wait(&c.start, Cpu::kPending);
+    if (const int err = static_cast<int>(c.start.load(kSeqCst))) return -err;
+    // As it does itself, and ends if that is refused.
+    const int tid = c.tid.load(kSeqCst);
+    return tid ? kernel::become_sched_idle(tid) : -EPERM;
+}
+
+// Waits for no thread to come up: there is no hurry.
 void Understudies::follow(const std::vector<int>& cpus) noexcept {
     if (!started_) return;
     for (const int cpu : cpus) {
@@ -153,11 +164,7 @@ int Understudies::start(const Records& records, const UnderstudyHooks& hooks, bo
         if (static_cast<std::uint32_t>(cpu) >= ncpu_) continue;
         Cpu& c = cpus_[cpu];
         rc = start_thread(c);
-        if (rc == 0) {
-            while (c.start.load(kSeqCst) == Cpu::kPending)
-                (void)kernel::futex_wait(&c.start, Cpu::kPending);
-            rc = -static_cast<int>(c.start.load(kSeqCst));
-        }
+        if (rc == 0) rc = wait_started(c);
         if (rc != 0) break;
     }
     started_ = rc == 0;

@@ -101,6 +101,7 @@ public:
 
 private:
     static int start_thread(Cpu& c) noexcept;
+    static int wait_started(Cpu& c) noexcept;
     static void* thread_main(void* cpu);
     void run(std::uint32_t cpu) noexcept;
     Found look(std::uint32_t cpu, const Actor& me) noexcept;

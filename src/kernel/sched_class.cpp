@@ -11,10 +11,10 @@
 
 namespace baton::kernel {
 
-int become_sched_idle() noexcept {
+int become_sched_idle(int tid) noexcept {
     if (!features().sched_idle) return -ENOSYS;
     const sched_param param{};
-    return static_cast<int>(raw_syscall(__NR_sched_setscheduler, 0, SCHED_IDLE, &param));
+    return static_cast<int>(raw_syscall(__NR_sched_setscheduler, tid, SCHED_IDLE, &param));
 }
 
 int set_timer_slack(long ns) noexcept {

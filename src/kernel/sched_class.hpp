@@ -1,16 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// How the kernel's scheduler sees the calling thread.
-//
-// Threads: each for itself.
+// How the kernel's scheduler sees a thread, the calling one if no other is named.
 #pragma once
 
 namespace baton::kernel {
 
-/// SCHED_IDLE: this thread runs only when nothing else of its scheduling group wants the CPU.
+/// SCHED_IDLE: the thread runs only when nothing else of its scheduling group wants the CPU.
 /// Anyone may; the way back needs CAP_SYS_NICE or RLIMIT_NICE, so it is for threads that stay
 /// there for life. 0 or -errno.
-[[nodiscard]] int become_sched_idle() noexcept;
+[[nodiscard]] int become_sched_idle(int tid = 0) noexcept;
 
 /// How much later than asked the kernel may end this thread's timed waits; 50,000 ns unless set.
 /// At least 1: 0 would mean the default. 0 or -errno.
