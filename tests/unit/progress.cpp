@@ -6,6 +6,7 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <cstdint>
@@ -15,6 +16,8 @@
 #include <unistd.h>
 
 #include "baton/baton.hpp"
+#include "kernel/build.hpp"
+#include "runtime/runtime.hpp"
 #include "support/procs.hpp"
 
 using namespace std::chrono_literals;
@@ -229,5 +232,42 @@ TEST_CASE("progress: a wait for the network that is to last long ends for a time
         listener.close();
         acceptor.wait();
         CHECK(closed.load());
+    });
+}
+
+// A thief that takes what a P would run next gives it a moment first (runq.cpp).
+TEST_CASE("two that ready each other mostly stay on one thread") {
+    static constexpr int kRounds = 20'000;
+    static constexpr int kTimes = 5;
+#if defined(BATON_TSAN) || defined(BATON_ASAN)
+    static constexpr int kMost = kRounds / 4; // each takes so much longer
+#else
+    static constexpr int kMost = kRounds / 40;
+#endif
+    over_procs([](int) {
+        WaitGroup idle; // threads that may come for it
+        for (int i = 0; i < 10; i++) idle.go([] { baton::blocking([] { usleep(5000); }); });
+        idle.wait();
+        std::array<int, kTimes> moved{};
+        for (int& times : moved) {
+            Chan<int> there, back;
+            WaitGroup echo;
+            echo.go([&] {
+                for (const int n : there) back.send(n);
+            });
+            const baton::rt::M* last = nullptr;
+            for (int i = 0; i < kRounds; i++) {
+                there.send(i);
+                (void)back.recv();
+                const baton::rt::M* m = baton::rt::getm();
+                times += m != last;
+                last = m;
+            }
+            there.close();
+            echo.wait();
+        }
+        std::sort(moved.begin(), moved.end());
+        CAPTURE(moved[kTimes / 2]);
+        CHECK(moved[kTimes / 2] < kMost);
     });
 }

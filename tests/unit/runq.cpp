@@ -37,6 +37,10 @@ void set_procs(std::uint32_t n) {
 struct Queue {
     std::unique_ptr<P> owned = std::make_unique<P>();
     P* p = owned.get();
+    shared::p_rec rec{}; // of a P that is not running
+    Queue() { p->rec = &rec; }
+    Queue(const Queue&) = delete;
+    Queue& operator=(const Queue&) = delete;
     G* get() {
         bool inherit = false;
         return runqget(p, inherit);
