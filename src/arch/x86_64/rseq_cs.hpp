@@ -52,6 +52,27 @@ namespace baton::arch {
 
 enum class RseqResult { kCommitted, kMismatch, kAborted };
 
+// From its descriptor on, which is left in rs->rseq_cs, until the commit has been made. An aborted
+// one goes to `label`.
+#define BATON_RSEQ_BEGIN                                                                           \
+    ".pushsection __rseq_cs, \"aw?\"\n\t"                                                          \
+    ".balign 32\n\t"                                                                               \
+    "3:\n\t"                                                                                       \
+    ".long 0, 0\n\t"              /* version, flags */                                             \
+    ".quad 1f, (2f - 1f), 4f\n\t" /* start, length up to after the commit, abort handler */        \
+    ".popsection\n\t"                                                                              \
+    "leaq 3b(%%rip), %%rax\n\t"                                                                    \
+    "movq %%rax, 8(%[rs])\n\t" /* rs->rseq_cs */                                                   \
+    "1:\n\t"
+#define BATON_RSEQ_END(label)                                                                      \
+    "2:\n\t"                                                                                       \
+    ".pushsection __rseq_failure, \"ax?\"\n\t"                                                     \
+    ".byte 0x0f, 0xb9, 0x3d\n\t" /* ud1 sig(%rip), %edi: never run, carries the signature */       \
+    ".long 0x53053053\n\t"                                                                         \
+    "4:\n\t"                                                                                       \
+    "jmp %l[" #label "]\n\t"                                                                       \
+    ".popsection\n\t"
+
 [[nodiscard]] inline RseqResult rseq_cmp_store(kernel::RseqArea* rs, std::uint32_t cpu,
                                                std::uint64_t* word, std::uint64_t expect,
                                                std::uint64_t desired) {
@@ -62,27 +83,13 @@ enum class RseqResult { kCommitted, kMismatch, kAborted };
     __tsan_release(word);
 #endif
     asm goto(
-        ".pushsection __rseq_cs, \"aw?\"\n\t"
-        ".balign 32\n\t"
-        "3:\n\t"
-        ".long 0, 0\n\t"              // version, flags
-        ".quad 1f, (2f - 1f), 4f\n\t" // start, length up to after the commit, abort handler
-        ".popsection\n\t"
-        "leaq 3b(%%rip), %%rax\n\t"
-        "movq %%rax, 8(%[rs])\n\t" // rs->rseq_cs
-        "1:\n\t"
+        BATON_RSEQ_BEGIN            // rs->rseq_cs = this sequence
         "cmpl %[cpu], 4(%[rs])\n\t" // rs->cpu_id
         "jne %l[mismatch]\n\t"
         "cmpq %[expect], %[word]\n\t"
         "jne %l[mismatch]\n\t"
-        "movq %[desired], %[word]\n\t"
-        "2:\n\t"
-        ".pushsection __rseq_failure, \"ax?\"\n\t"
-        ".byte 0x0f, 0xb9, 0x3d\n\t" // ud1 sig(%rip), %edi: never run, carries the signature
-        ".long 0x53053053\n\t"
-        "4:\n\t"
-        "jmp %l[aborted]\n\t"
-        ".popsection\n\t"
+        "movq %[desired], %[word]\n\t" // commit
+        BATON_RSEQ_END(aborted)
         : // asm goto without outputs: the word is an input by address and "memory" is clobbered
         : [rs] "r"(rs), [cpu] "r"(cpu), [word] "m"(*word), [expect] "r"(expect),
           [desired] "r"(desired)
@@ -103,27 +110,13 @@ aborted:
 #if defined(BATON_TSAN)
     __tsan_release(byte); // see above
 #endif
-    asm goto(".pushsection __rseq_cs, \"aw?\"\n\t"
-             ".balign 32\n\t"
-             "3:\n\t"
-             ".long 0, 0\n\t"
-             ".quad 1f, (2f - 1f), 4f\n\t"
-             ".popsection\n\t"
-             "leaq 3b(%%rip), %%rax\n\t"
-             "movq %%rax, 8(%[rs])\n\t" // rs->rseq_cs
-             "1:\n\t"
+    asm goto(BATON_RSEQ_BEGIN        // rs->rseq_cs = this sequence
              "cmpl $0, 4(%[rs])\n\t" // rs->cpu_id, negative in an area that is not registered
              "jl %l[otherwise]\n\t"
              "cmpb $0, %[other]\n\t"
              "jne %l[otherwise]\n\t"
-             "movb %[value], %[byte]\n\t"
-             "2:\n\t"
-             ".pushsection __rseq_failure, \"ax?\"\n\t"
-             ".byte 0x0f, 0xb9, 0x3d\n\t"
-             ".long 0x53053053\n\t"
-             "4:\n\t"
-             "jmp %l[otherwise]\n\t"
-             ".popsection\n\t"
+             "movb %[value], %[byte]\n\t" // commit
+             BATON_RSEQ_END(otherwise)
              :
              : [rs] "r"(rs), [byte] "m"(*byte), [value] "qi"(value), [other] "m"(*other)
              : "rax", "memory", "cc"
@@ -136,15 +129,7 @@ otherwise:
 [[nodiscard]] inline RseqResult rseq_change_on(kernel::RseqArea* rs, const std::uint16_t* cpu,
                                                std::uint8_t* byte, std::uint8_t expect,
                                                std::uint8_t desired, const std::uint8_t* other) {
-    asm goto(".pushsection __rseq_cs, \"aw?\"\n\t"
-             ".balign 32\n\t"
-             "3:\n\t"
-             ".long 0, 0\n\t"
-             ".quad 1f, (2f - 1f), 4f\n\t"
-             ".popsection\n\t"
-             "leaq 3b(%%rip), %%rax\n\t"
-             "movq %%rax, 8(%[rs])\n\t" // rs->rseq_cs
-             "1:\n\t"
+    asm goto(BATON_RSEQ_BEGIN // rs->rseq_cs = this sequence
              "cmpb %[expect], %[byte]\n\t"
              "jne %l[mismatch]\n\t"
              "movzwl %[cpu], %%eax\n\t"
@@ -152,14 +137,8 @@ otherwise:
              "jne %l[mismatch]\n\t"
              "cmpb $0, %[other]\n\t"
              "jne %l[mismatch]\n\t"
-             "movb %[desired], %[byte]\n\t"
-             "2:\n\t"
-             ".pushsection __rseq_failure, \"ax?\"\n\t"
-             ".byte 0x0f, 0xb9, 0x3d\n\t"
-             ".long 0x53053053\n\t"
-             "4:\n\t"
-             "jmp %l[aborted]\n\t"
-             ".popsection\n\t"
+             "movb %[desired], %[byte]\n\t" // commit
+             BATON_RSEQ_END(aborted)
              :
              : [rs] "r"(rs), [cpu] "m"(*cpu), [byte] "m"(*byte), [expect] "qi"(expect),
                [desired] "qi"(desired), [other] "m"(*other)
@@ -181,27 +160,13 @@ aborted:
 #if defined(BATON_TSAN)
     __tsan_release(word); // see above; who sums up acquires it
 #endif
-    asm goto(".pushsection __rseq_cs, \"aw?\"\n\t"
-             ".balign 32\n\t"
-             "3:\n\t"
-             ".long 0, 0\n\t"
-             ".quad 1f, (2f - 1f), 4f\n\t"
-             ".popsection\n\t"
-             "leaq 3b(%%rip), %%rax\n\t"
-             "movq %%rax, 8(%[rs])\n\t" // rs->rseq_cs
-             "1:\n\t"
+    asm goto(BATON_RSEQ_BEGIN            // rs->rseq_cs = this sequence
              "cmpl %[cpu], 4(%[rs])\n\t" // rs->cpu_id
              "jne %l[mismatch]\n\t"
              "testl %[bits], %[word]\n\t"
              "jz %l[mismatch]\n\t"
-             "addq %[by], %[n]\n\t"
-             "2:\n\t"
-             ".pushsection __rseq_failure, \"ax?\"\n\t"
-             ".byte 0x0f, 0xb9, 0x3d\n\t"
-             ".long 0x53053053\n\t"
-             "4:\n\t"
-             "jmp %l[aborted]\n\t"
-             ".popsection\n\t"
+             "addq %[by], %[n]\n\t" // commit
+             BATON_RSEQ_END(aborted)
              :
              : [rs] "r"(rs), [cpu] "r"(cpu), [n] "m"(*n), [by] "r"(by), [word] "m"(*word),
                [bits] "r"(bits)
@@ -216,5 +181,8 @@ mismatch:
 aborted:
     return RseqResult::kAborted;
 }
+
+#undef BATON_RSEQ_BEGIN
+#undef BATON_RSEQ_END
 
 } // namespace baton::arch
