@@ -10,31 +10,17 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include <cstdint>
-#include <vector>
-
 #include "baton/baton.hpp"
 #include "support/bench.hpp"
-#include "support/clock.hpp"
-#include "support/samples.hpp"
+#include "support/extra.hpp"
 
 namespace {
 
-constexpr int kCalls = 500;
-
 void side(const bench::KeyValues& args) {
     baton::run([&] {
-        std::vector<double> extra;
-        const std::int64_t until = bench::now_ns() + args.number("ms") * 1'000'000;
-        while (bench::now_ns() < until) {
-            const std::int64_t start = bench::now_ns();
-            for (int i = 0; i < kCalls; ++i) ::syscall(SYS_getppid);
-            const std::int64_t middle = bench::now_ns();
-            for (int i = 0; i < kCalls; ++i) baton::blocking([] { return ::syscall(SYS_getppid); });
-            const std::int64_t end = bench::now_ns();
-            extra.push_back(static_cast<double>((end - middle) - (middle - start)) / kCalls);
-        }
-        bench::print_figure("extra_ns", bench::median(std::span(extra)));
+        bench::print_figure("extra_ns", bench::extra_ns(args.number("ms"), [] {
+                                baton::blocking([] { return ::syscall(SYS_getppid); });
+                            }));
     });
 }
 

@@ -10,16 +10,12 @@
 #include <atomic>
 #include <cstdint>
 #include <cstdio>
-#include <span>
-#include <vector>
 
-#include "../../support/clock.hpp"
-#include "../../support/samples.hpp"
+#include "../../support/extra.hpp"
 #include "threads.hpp"
 
 namespace {
 
-constexpr int kCalls = 500;
 constexpr std::uint64_t kOwn = 1, kFree = 2;
 
 struct Thread {
@@ -45,19 +41,9 @@ thread_local Thread me;
 } // namespace
 
 void floor_of_bracket(const bench::KeyValues& args) {
-    std::vector<double> extra;
-    const std::int64_t until = bench::now_ns() + args.number("ms") * 1'000'000;
-    while (bench::now_ns() < until) {
-        const std::int64_t start = bench::now_ns();
-        for (int i = 0; i < kCalls; ++i) ::syscall(SYS_getppid);
-        const std::int64_t middle = bench::now_ns();
-        for (int i = 0; i < kCalls; ++i) {
-            const bool left = leave();
-            ::syscall(SYS_getppid);
-            if (!left || !come_back()) throw bench::Failure("somebody took the processor");
-        }
-        const std::int64_t end = bench::now_ns();
-        extra.push_back(static_cast<double>((end - middle) - (middle - start)) / kCalls);
-    }
-    std::printf("extra_ns=%.2f\n", bench::median(std::span(extra)));
+    std::printf("extra_ns=%.2f\n", bench::extra_ns(args.number("ms"), [] {
+                    const bool left = leave();
+                    ::syscall(SYS_getppid);
+                    if (!left || !come_back()) throw bench::Failure("somebody took the processor");
+                }));
 }
