@@ -219,7 +219,7 @@ G* take_global(P* p, std::uint32_t max) {
     GQueue q;
     {
         LockGuard guard(sched.lock);
-        q = globrunqget(max);
+        q = globrunqget(p, max);
     }
     return first_of(p, q);
 }
@@ -262,7 +262,7 @@ G* give_up_and_wait(M* m) {
     {
         LockGuard guard(sched.lock);
         if (sched.gcwaiting.load(kRelaxed)) return nullptr; // relaxed: changes under this lock
-        q = globrunqget(0);
+        q = globrunqget(m->p, 0);
         if (q.empty() && !m->spinning && sched.needspinning.load(kSeqCst)) {
             become_spinning(m);
             return nullptr;

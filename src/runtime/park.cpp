@@ -60,7 +60,10 @@ void park_commit(G* gp, M* m) {
     }
 }
 
-void yield_commit(G* gp, M* m) { runqput(m->p, gp, false); }
+void yield_commit(G* gp, M* m) {
+    runqput(m->p, gp, false);
+    runq_moved(m->p);
+}
 
 void gosched_commit(G* gp, M*) {
     LockGuard guard(sched.lock);
@@ -151,6 +154,7 @@ void goyield() {
     gp->status.store(GStatus::kRunnable, kRelaxed); // relaxed: see G::status
     if (gp->lockedm) [[unlikely]]
         return yield_locked(m, gp);
+    runq_moves(m->p); // the next one leaves the queue before this one can be put there
     switch_out(m, gp, yield_commit);
 }
 

@@ -106,14 +106,16 @@ G* runqget(P* p, bool& inherit) {
 }
 
 bool runqempty(const P* p) {
-    // Must not say "empty" while a G moves from runnext to the ring: so runnext is read between two
-    // reads of the tail that agree (the reference's runqempty).
+    // Must not say "empty" while a G moves from runnext to the ring, or through the owner's hands:
+    // so runnext, and whether it does, are read between two reads of the tail that agree (the
+    // reference's runqempty; it has none in hand).
     for (;;) {
         // seq_cst: also the second half of "publish work, then look" in findrunnable.
         const std::uint32_t head = p->runqhead.load(kSeqCst);
         const std::uint32_t tail = p->runqtail.load(kSeqCst);
         G* next = p->runnext.load(kSeqCst);
-        if (tail == p->runqtail.load(kSeqCst)) return head == tail && !next;
+        const bool moving = p->moving.load(kSeqCst);
+        if (tail == p->runqtail.load(kSeqCst)) return head == tail && !next && !moving;
     }
 }
 
@@ -198,7 +200,7 @@ G* globrunqget_preempted() {
     return nullptr;
 }
 
-GQueue globrunqget(std::uint32_t max) {
+GQueue globrunqget(P* p, std::uint32_t max) {
     GQueue q;
     const G* hog = sched.hogq.head;
     const bool others = max == 1 || !sched.runq.empty(); // with max 1 the caller has some itself
@@ -215,6 +217,7 @@ GQueue globrunqget(std::uint32_t max) {
     const std::uint32_t procs = sched.gomaxprocs.load(kRelaxed);
     std::uint32_t n = std::min(sched.runq.size() / procs + 1, kRunqSize / 2);
     if (max) n = std::min(n, max);
+    runq_moves(p);
     while (q.n < n && !sched.runq.empty()) {
         GQueue more = sched.runq.pop_chain(n - q.n);
         q.push_back_all(more);
@@ -226,6 +229,7 @@ GQueue globrunqget(std::uint32_t max) {
 G* first_of(P* p, GQueue q) {
     G* first = q.pop();
     while (G* gp = q.pop()) runqput(p, gp, false);
+    runq_moved(p);
     return first;
 }
 

@@ -343,6 +343,8 @@ struct alignas(64) P {
     alignas(64) std::atomic<std::uint32_t> runqhead{0};
     std::atomic<std::uint32_t> runqtail{0};
     std::atomic<G*> runnext{nullptr};
+    // The owner has taken Gs that it will put on the ring: till then the queue is not empty.
+    std::atomic<bool> moving{false};
     std::atomic<G*> runq[kRunqSize] = {};
     alignas(64) Timers timers;
 };

@@ -215,6 +215,16 @@ void runqput(P* p, G* gp, bool next);
 /// Takes from p's queue; `inherit` tells that it goes on in the present time slice. Owner only.
 G* runqget(P* p, bool& inherit);
 bool runqempty(const P* p);
+/// Between these runqempty(p) is false: what p's owner is to put on its queue is on none, and who
+/// put it there before may have relied on an M that looks for work just now. Owner only.
+inline void runq_moves(P* p) {
+    // relaxed: before the release store or CAS by which something leaves a queue.
+    p->moving.store(true, std::memory_order_relaxed);
+}
+inline void runq_moved(P* p) {
+    // release: with runqempty, which sees what has been put there or that it moves.
+    p->moving.store(false, std::memory_order_release);
+}
 inline std::uint32_t runqlen(const P* p) {
     constexpr auto kRelaxed = std::memory_order_relaxed; // relaxed: a hint for the probe and people
     return p->runqtail.load(kRelaxed) - p->runqhead.load(kRelaxed) +
@@ -235,8 +245,9 @@ void globrunqput_hog(G* gp);
 G* globrunqget_preempted();
 inline bool globrunqempty() { return sched.runq.empty() && sched.hogq.empty(); }
 void globrunqput_all(GChains& q);
-/// Takes from the global queue: at most `max`; with 0 a fair share of it, at most half a ring.
-GQueue globrunqget(std::uint32_t max);
+/// Takes from the global queue for p: at most `max`; with 0 a fair share of it, at most half a
+/// ring. If it is not empty, first_of is to follow.
+GQueue globrunqget(P* p, std::uint32_t max);
 /// The first of q, or null; the rest goes to p's ring, which has room.
 G* first_of(P* p, GQueue q);
 

@@ -17,7 +17,8 @@
 
 #include "baton/baton.hpp"
 #include "kernel/build.hpp"
-#include "runtime/runtime.hpp"
+#include "runtime/entry.hpp"
+#include "runtime/sched.hpp"
 #include "support/procs.hpp"
 
 using namespace std::chrono_literals;
@@ -48,6 +49,13 @@ private:
     std::atomic<int> arrived_{0};
     std::atomic<int> met_{0};
 };
+
+/// Makes threads that may come for what is left on a queue.
+void make_idle_threads() {
+    WaitGroup wg;
+    for (int i = 0; i < 10; i++) wg.go([] { baton::blocking([] { usleep(5000); }); });
+    wg.wait();
+}
 
 /// A goroutine sets the flag after 20 ms.
 void ring_soon(WaitGroup& wg, std::atomic<bool>& rang) {
@@ -245,9 +253,7 @@ TEST_CASE("two that ready each other mostly stay on one thread") {
     static constexpr int kMost = kRounds / 40;
 #endif
     over_procs([](int) {
-        WaitGroup idle; // threads that may come for it
-        for (int i = 0; i < 10; i++) idle.go([] { baton::blocking([] { usleep(5000); }); });
-        idle.wait();
+        make_idle_threads();
         std::array<int, kTimes> moved{};
         for (int& times : moved) {
             Chan<int> there, back;
@@ -269,5 +275,47 @@ TEST_CASE("two that ready each other mostly stay on one thread") {
         std::sort(moved.begin(), moved.end());
         CAPTURE(moved[kTimes / 2]);
         CHECK(moved[kTimes / 2] < kMost);
+    });
+}
+
+// An M that goes to sleep looks at all queues last. One that is on none at that moment, and whom
+// nobody wakes an M for, would wait for as long as the one before it computes.
+TEST_CASE("progress: one of two that yield to each other is always on their queue") {
+    static constexpr int kYields = 100'000;
+    baton::set_max_procs(2);
+    baton::run([] {
+        std::atomic<const baton::rt::P*> looked_at{nullptr};
+        std::atomic<std::uint64_t> looks{0}, none{0};
+        std::atomic<int> phase{0}; // 1: it looks, 2: it is to end, 3: it has
+        WaitGroup looker;
+        looker.go([&] {
+            phase.store(1);
+            while (phase.load() != 2) {
+                const baton::rt::P* p = looked_at.load();
+                if (!p) continue;
+                const bool empty = baton::rt::runqempty(p);
+                if (looked_at.load() != p) continue;
+                looks.fetch_add(1);
+                none.fetch_add(empty);
+            }
+            phase.store(3);
+        });
+        while (phase.load() == 0) baton::yield(); // now it computes on the other processor
+        std::atomic<bool> yields{false}, stop{false};
+        WaitGroup other;
+        other.go([&] {
+            for (yields.store(true); !stop.load();) baton::yield();
+        });
+        while (!yields.load()) baton::yield();
+        looked_at.store(baton::rt::getm()->p);
+        for (int i = 0; i < kYields; i++) baton::yield();
+        looked_at.store(nullptr);
+        phase.store(2);
+        while (phase.load() != 3) baton::yield();
+        stop.store(true);
+        other.wait();
+        looker.wait();
+        CHECK(looks.load() > 0);
+        CHECK(none.load() == 0);
     });
 }

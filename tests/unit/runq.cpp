@@ -57,7 +57,7 @@ struct Gs {
 };
 
 /// With sched.lock held.
-G* take(P* p, std::uint32_t max) { return first_of(p, globrunqget(max)); }
+G* take(P* p, std::uint32_t max) { return first_of(p, globrunqget(p, max)); }
 
 std::vector<std::size_t> drain_global(const Gs& gs) {
     std::vector<std::size_t> order;
@@ -458,6 +458,23 @@ struct Robbery {
 };
 
 } // namespace
+
+TEST_CASE("runq: nor while its owner brings Gs from the global queue") {
+    set_procs(2);
+    Queue q;
+    Gs gs(10);
+    LockGuard guard(sched.lock);
+    for (std::size_t i = 0; i < 10; i++) globrunqput(gs[i]);
+    CHECK(runqempty(q.p));
+    const GQueue brought = globrunqget(q.p, 0);
+    CHECK(!runqempty(q.p));
+    CHECK(first_of(q.p, brought) == gs[0]);
+    while (q.get()) CHECK(!q.p->moving.load());
+    CHECK(runqempty(q.p));
+    while (sched.runq.pop()) {
+    }
+    runqsize().store(0);
+}
 
 TEST_CASE("runq: under thieves each G comes out exactly once") {
     set_procs(2);
