@@ -227,10 +227,15 @@ bool Sysmon::slice_over(P* p, Seen& s, std::int64_t now) {
 }
 
 // A slice is over, and its holder was asked. If it made no runtime call since, and others wait for
-// this very P, it gets the signal.
+// this very P, it gets the signal. An idle P should have come for those long since: nobody could be
+// started for it (a refused thread), or this is the first look since somebody can.
 void Sysmon::end_slice(P* p, Seen& s, std::int64_t now) {
-    // relaxed, all three: hints; there is a next look.
-    if (!preemption() || npidle().load(kRelaxed) != 0) return;
+    if (npidle().load(kRelaxed) != 0) { // relaxed: a hint; there is a next look
+        if (!runqempty(p)) wakep();
+        return;
+    }
+    if (!preemption()) return;
+    // relaxed, both: hints, as above.
     const std::int64_t when = p->timers.next_when.load(kRelaxed);
     const bool timer_due = when != 0 && when <= now;
     if (runqempty(p) && runqsize().load(kRelaxed) == 0 && !timer_due) {

@@ -319,3 +319,33 @@ TEST_CASE("progress: one of two that yield to each other is always on their queu
         CHECK(none.load() == 0);
     });
 }
+
+TEST_CASE("progress: an idle processor comes for one behind another that computes") {
+    over_procs([](int procs) {
+        if (procs == 1) return;
+        make_idle_threads();
+        std::atomic<baton::rt::G*> waits{nullptr};
+        std::atomic<bool> ran{false};
+        WaitGroup wg;
+        wg.go([&] {
+            const baton::rt::Entry entry;
+            waits.store(baton::rt::getg());
+            baton::rt::gopark(nullptr, nullptr, baton::rt::WaitReason::kSemacquire);
+            ran.store(true);
+        });
+        const auto parked = [&] {
+            const baton::rt::G* gp = waits.load();
+            return gp && gp->status.load() == baton::rt::GStatus::kWaiting;
+        };
+        while (!parked()) baton::sleep_for(1ms);
+        {
+            const baton::rt::Entry entry; // as goready, but that nobody is woken
+            waits.load()->status.store(baton::rt::GStatus::kRunnable);
+            baton::rt::runqput(baton::rt::getm()->p, waits.load(), false);
+        }
+        for (const auto end = Clock::now() + kLong; !ran.load() && Clock::now() < end;)
+            __builtin_ia32_pause();
+        CHECK(ran.load());
+        wg.wait();
+    });
+}
