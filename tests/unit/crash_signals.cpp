@@ -197,7 +197,7 @@ TEST_CASE("crash: SIGQUIT shows all goroutines, and exits with 2") {
         }
     }
     for (const Child& idle : run_on_tiers("all idle for SIGQUIT")) check_ends(idle, 2);
-    const Child unasked = run_child("waits for SIGQUIT", {"BATON_PREEMPT=off"});
+    const Child unasked = run_child("waits for SIGQUIT", {"BATON_PREEMPT=off", "BATON_MAXPROCS=2"});
     check_ends(unasked, 2);
     CHECK(count(unasked.output, "\ngoroutine ") == 4);
     check_shows(unasked, "\nspin_in_here()\n\t"); // it is not to come back from this one
