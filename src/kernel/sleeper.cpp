@@ -3,6 +3,8 @@
 
 #include <charconv>
 #include <cstring>
+#include <ctime>
+#include <string_view>
 
 #include <fcntl.h>
 
@@ -12,14 +14,14 @@ namespace baton::kernel {
 
 namespace {
 
-// "running", "NUMBER ...", or "-1 ..."; the bytes read, or -errno.
-long read_syscall_file(std::uint32_t tid, char* text, std::size_t size) {
+// The bytes read of the thread's file, whose name begins with a slash; or -errno.
+long read_file_of(std::uint32_t tid, std::string_view name, char* text, std::size_t size) {
     constexpr char kBefore[] = "/proc/self/task/";
-    constexpr char kAfter[] = "/syscall";
-    char path[sizeof kBefore + 10 + sizeof kAfter];
+    char path[sizeof kBefore + 10 + 10];
     std::memcpy(path, kBefore, sizeof kBefore - 1);
     char* end = std::to_chars(path + sizeof kBefore - 1, path + sizeof path, tid).ptr;
-    std::memcpy(end, kAfter, sizeof kAfter);
+    std::memcpy(end, name.data(), name.size());
+    end[name.size()] = '\0';
     const long fd = raw_syscall(__NR_openat, AT_FDCWD, &path[0], O_RDONLY | O_CLOEXEC, 0);
     if (fd < 0) return fd;
     const long n = raw_syscall(__NR_read, fd, text, size);
@@ -31,10 +33,30 @@ long read_syscall_file(std::uint32_t tid, char* text, std::size_t size) {
 
 long sleeps_in(std::uint32_t tid) noexcept {
     char text[128];
-    const long n = read_syscall_file(tid, text, sizeof text);
+    // "running", "NUMBER ...", or "-1 ..."
+    const long n = read_file_of(tid, "/syscall", text, sizeof text);
     long nr = kAwake;
     if (n <= 0 || std::from_chars(text, text + n, nr).ec != std::errc{}) return kAwake;
     return nr < 0 ? kInFault : nr;
+}
+
+Effort effort_of(std::uint32_t tid) noexcept {
+    Effort effort;
+    timespec time{};
+    // The clock of a thread's CPU time: clock_getres(2).
+    constexpr std::uint32_t kPerThread = 4, kScheduled = 2;
+    const auto clock = static_cast<std::int32_t>(~tid << 3 | kPerThread | kScheduled);
+    if (raw_syscall(__NR_clock_gettime, clock, &time) == 0)
+        effort.cpu_ns = std::int64_t{time.tv_sec} * 1'000'000'000 + time.tv_nsec;
+    char text[4096];
+    const long n = read_file_of(tid, "/status", text, sizeof text);
+    if (n <= 0) return effort;
+    constexpr std::string_view kLine = "\nvoluntary_ctxt_switches:\t";
+    const std::string_view status(text, static_cast<std::size_t>(n));
+    const std::size_t at = status.find(kLine);
+    if (at != std::string_view::npos)
+        std::from_chars(text + at + kLine.size(), text + n, effort.sleeps);
+    return effort;
 }
 
 const char* why_no_sleepers() noexcept {

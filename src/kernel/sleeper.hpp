@@ -26,6 +26,14 @@ inline constexpr long kInFault = -1;
 /// The number of the system call in which another thread of ours sleeps, kInFault, or kAwake.
 [[nodiscard]] long sleeps_in(std::uint32_t tid) noexcept;
 
+/// How much another thread of ours has run, and how often it has gone to sleep; what cannot be told
+/// is 0.
+struct Effort {
+    std::int64_t cpu_ns = 0;
+    std::uint64_t sleeps = 0;
+};
+[[nodiscard]] Effort effort_of(std::uint32_t tid) noexcept;
+
 /// Null if sleeps_in can be relied on: /proc is there, names this thread by the number it knows
 /// itself by (pid namespaces), and may be read. Else one phrase that says what is wrong.
 [[nodiscard]] const char* why_no_sleepers() noexcept;

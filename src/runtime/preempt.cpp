@@ -21,14 +21,14 @@
 // code never holds. An M that runs on credit is sent the same signal, for want of a P.
 //
 // A call that the kernel does not restart after a handler (nanosleep, poll, epoll_wait and the
-// like) must not see the signal: an M that sleeps in one is left alone. The probe tells that it
-// sleeps; without it, and on credit, /proc does. Those that sleep elsewhere without a probe to take
-// their P are sent it: what they sleep for may be held by a preempted G.
+// like), or that ends with a part of what it was to do (write), must not see the signal: an M that
+// sleeps in one is left alone. The probe tells that it sleeps; without it, and on credit, /proc
+// does. Those that sleep elsewhere without a probe to take their P are sent it: what they sleep for
+// may be held by a preempted G.
 //
-// Between that look and the signal the M may still begin such a call. Then the handler, which finds
-// the kernel's EINTR in the registers, has it begin anew: it had only just begun. Which call it was
-// the probe tells; without one the program sees EINTR. It sees it, too, where a handler of its own
-// runs for the same return from the kernel, and from calls that wait for one under a signal mask.
+// Between that look and the signal the M may still begin such a call, or go on in one. With the
+// probe the handler mends that (broken_call.hpp). Without it only who has not slept for some time
+// of computing is sent it, so that few see EINTR or a short count: one that copies for so long.
 #include "runtime/preempt.hpp"
 
 #include <csignal>
@@ -44,6 +44,7 @@
 #include "kernel/sleeper.hpp"
 #include "kernel/syscall.hpp"
 #include "runtime/ask.hpp"
+#include "runtime/broken_call.hpp"
 #include "runtime/sched.hpp"
 #include "runtime/tsan_signal.hpp"
 
@@ -56,40 +57,11 @@ constexpr std::int64_t kLongCreditNs = 10'000'000;        // as long as a time s
 constexpr std::int64_t kCreditPeriodNs = 5'000'000;       // between two looks at all Ms,
 constexpr std::int64_t kCreditPeriodPerMNs = 10'000;      // which cost 0.1 us each,
 constexpr std::int64_t kCreditPeriodPerAskedNs = 240'000; // or 2.4 where /proc is asked
+// A copy into the largest of sockets' buffers takes as long.
+constexpr std::int64_t kComputesNs = 2'000'000;
 
 bool enabled = false;
 struct sigaction old_urg;
-
-// Those of restarted_never that may begin anew after a handler nobody knows of: they have done
-// nothing yet, and wait for more than a handler to run.
-bool may_begin_anew(long nr) {
-    switch (nr) {
-    case SYS_nanosleep:
-    case SYS_clock_nanosleep:
-    case SYS_poll:
-    case SYS_select:
-    case SYS_epoll_wait:
-    case SYS_msgrcv:
-    case SYS_msgsnd:
-    case SYS_semop:
-    case SYS_semtimedop:
-    case SYS_io_getevents:
-        return true;
-    default:
-        return false;
-    }
-}
-
-// In the handler, on any M: undoes that the signal has broken into a call.
-void begin_call_anew(const M* m, void* context) {
-    constexpr int kSyscallBytes = 2; // of the instruction
-    auto& regs = static_cast<ucontext_t*>(context)->uc_mcontext.gregs;
-    // relaxed: written by the probe on this thread, before the handler.
-    const std::int32_t nr = std::atomic_ref(m->rec->urged).load(kRelaxed);
-    if (!sched.probe || regs[REG_RAX] != -EINTR || !may_begin_anew(nr)) return;
-    regs[REG_RAX] = nr;
-    regs[REG_RIP] -= kSyscallBytes;
-}
 
 // In the handler, on an M in G code.
 void preempt_here(M* m, const void* context) {
@@ -131,8 +103,9 @@ void on_urg(int sig, siginfo_t* info, void* context) {
         if (!late) chain(sig, info, context);
         return;
     }
-    begin_call_anew(m, context); // first: other handlers may run while this one waits
+    BrokenCall call(m, context);
     if (signalled && in_gcode(m)) preempt_here(m, context);
+    call.finish();
     errno = saved;
 }
 
@@ -151,7 +124,7 @@ bool install() {
     return sigaction(SIGURG, &sa, &old_urg) == 0 && enter_directly(SIGURG, on_urg);
 }
 
-bool restarted_never(long nr) {
+bool must_not_see(long nr) {
     switch (nr) {
     case SYS_nanosleep:
     case SYS_clock_nanosleep:
@@ -172,6 +145,11 @@ bool restarted_never(long nr) {
     case SYS_io_getevents:
     case SYS_io_pgetevents:
     case SYS_io_uring_enter:
+    case SYS_write: // and the others that may have done a part
+    case SYS_writev:
+    case SYS_sendto:
+    case SYS_sendmsg:
+    case SYS_sendfile:
         return true;
     default:
         return false;
@@ -180,7 +158,17 @@ bool restarted_never(long nr) {
 
 // Does the thread sleep where the signal would be seen?
 bool must_not_wake(std::uint32_t tid) {
-    return restarted_never(kernel::sleeps_in(tid)); // or awake
+    return must_not_see(kernel::sleeps_in(tid)); // or awake
+}
+
+// Has it computed since the last look, without a sleep? Then it is hardly in a call.
+bool computes(M* m, std::uint32_t tid) {
+    const kernel::Effort now = kernel::effort_of(tid);
+    // relaxed, all: those who look may disturb each other, and look again.
+    if (m->seen_sleeps.exchange(now.sleeps, kRelaxed) == now.sleeps)
+        return now.cpu_ns - m->seen_cpu_ns.load(kRelaxed) >= kComputesNs;
+    m->seen_cpu_ns.store(now.cpu_ns, kRelaxed);
+    return false;
 }
 
 shared::m_state peek_state(const M* m) {
@@ -194,6 +182,7 @@ bool signal_m(M* m) {
     if (tid == 0 || !ours()) return false;
     // With the probe the state of an M that holds a P tells; that of one on credit does not.
     if ((!sched.probe || peek_state(m) == shared::M_CREDIT) && must_not_wake(tid)) return false;
+    if (!sched.probe && !computes(m, tid)) return false;
     m->signalled.store(true, kSeqCst);
     return kernel::raw_syscall(SYS_tgkill, ::getpid(), tid, SIGURG) == 0;
 }

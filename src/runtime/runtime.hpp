@@ -276,6 +276,9 @@ struct M {
     kernel::RseqArea* own_rseq = nullptr;
     void* sigstack = nullptr;
     std::atomic<bool> signalled{false}; // a SIGURG that preempt.cpp sent is under way
+    // When preempt.cpp last saw that it had slept; without a probe.
+    std::atomic<std::uint64_t> seen_sleeps{~std::uint64_t{0}};
+    std::atomic<std::int64_t> seen_cpu_ns{0};
     // Of its goroutine, while that waits here for a P: locked to this thread, or preempted.
     std::atomic<const arch::Registers*> stopped_at{nullptr};
 #if defined(BATON_TSAN) || defined(BATON_ASAN)

@@ -36,6 +36,7 @@ namespace {
 constexpr auto kRelaxed = std::memory_order_relaxed;
 constexpr std::int64_t kMaxDelayNs = 10'000'000;
 constexpr std::int64_t kBusyDelayNs = 5'000'000; // while Gs run: how late a slice's begin is seen
+constexpr std::int64_t kLookAgainNs = 2'500'000; // at one that was not seen to compute
 constexpr std::int64_t kHeedNs = 500'000;        // an M that makes runtime calls heeds by then
 constexpr std::int64_t kHogDelayNs = 1'000'000;  // while one does not
 constexpr std::int64_t kRareNs = 1'000'000;      // looks so far apart are rare
@@ -247,7 +248,10 @@ void Sysmon::end_slice(P* p, Seen& s, std::int64_t now) {
         return;
     }
     p->attention.fetch_or(kAttnPreempt, kSeqCst);
-    if (!preemptone(p)) return;
+    if (!preemptone(p)) {
+        look_at(now + kLookAgainNs);
+        return;
+    }
     hogs_until_ = now + 2 * kForcePreemptNs;
 }
 

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Raw system calls that the kernel does not restart after a handler: none sees the signal that
-// preempts, and all see the program's own.
+// Raw system calls that the kernel does not restart after a handler, or ends early for one: none
+// sees the signal that preempts, and all see the program's own.
 // run: tiers
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <chrono>
@@ -12,10 +13,15 @@
 #include <cstdio>
 #include <functional>
 #include <thread>
+#include <vector>
 
 #include <pthread.h>
 #include <sys/epoll.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -74,6 +80,125 @@ TEST_CASE("preempt: a raw call that has just begun begins anew") {
     epoll_event event;
     CHECK(interrupted([&] { return ::syscall(SYS_epoll_wait, epfd, &event, 1, 1); }) == 0);
     ::close(epfd);
+    int ends[2];
+    REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM, 0, ends) == 0);
+    const timeval limit{0, 1000}; // with one the kernel restarts no wait
+    REQUIRE(::setsockopt(ends[0], SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit) == 0);
+    char c;
+    CHECK(interrupted([&] { return ::syscall(SYS_read, ends[0], &c, 1); }) == 0);
+    for (const int fd : ends) ::close(fd);
+}
+
+namespace {
+
+constexpr std::size_t kMuch = 8 << 20;
+
+/// Bytes of which none looks like the one before or a page further on.
+std::vector<char> pattern() {
+    std::vector<char> data(kMuch);
+    for (std::size_t i = 0; i < kMuch; i++) data[i] = static_cast<char>(i * 7 + i / 251);
+    return data;
+}
+
+/// Reads all there is, or as much as `data`; whether it is that.
+bool comes_whole(int fd, const std::vector<char>& data) {
+    std::vector<char> got(data.size());
+    std::size_t n = 0;
+    for (ssize_t r = 1; n < got.size() && r > 0; n += static_cast<std::size_t>(r))
+        if ((r = ::read(fd, got.data() + n, std::min<std::size_t>(1 << 16, got.size() - n))) < 0)
+            return false;
+    return n == data.size() && got == data;
+}
+
+struct Passed {
+    int times = 0;
+    int whole = 0;
+};
+
+/// On two Ps beside three that compute: `call` passes kMuch bytes on by one call, and a thread at
+/// the other end does `other`, which says whether all is well.
+Passed pass_beside_hogs(const std::function<long(int)>& call,
+                        const std::function<bool(int)>& other) {
+    Passed passed;
+    baton::run([&] {
+        baton::set_max_procs(2);
+        std::atomic<bool> done{false};
+        baton::WaitGroup wg;
+        for (int i = 0; i < 3; i++) {
+            wg.go([&] {
+                while (!done.load(std::memory_order_relaxed)) { // relaxed: a flag alone
+                }
+            });
+        }
+        for (const auto end = Clock::now() + 250ms; passed.times < 3 || Clock::now() < end;) {
+            int ends[2];
+            REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) == 0);
+            std::thread thread([&] { passed.whole += other(ends[1]); });
+            const bool all = call(ends[0]) == static_cast<long>(kMuch);
+            ::shutdown(ends[0], SHUT_RDWR);
+            baton::blocking([&] { thread.join(); });
+            passed.whole += all;
+            passed.times++;
+            for (const int fd : ends) ::close(fd);
+        }
+        done = true;
+        wg.wait();
+    });
+    return passed;
+}
+
+} // namespace
+
+// One that has passed on a part ends with its length when a signal comes, which none of a program's
+// own calls is to see.
+TEST_CASE("preempt: a raw call that passes on much ends when all of it is passed on") {
+    std::vector<char> data = pattern();
+    iovec pieces[3] = {{data.data(), 1}, {data.data() + 1, kMuch / 2}, {}};
+    pieces[2] = {data.data() + 1 + kMuch / 2, kMuch - 1 - kMuch / 2};
+    const int file = ::memfd_create("data", MFD_CLOEXEC);
+    REQUIRE(::write(file, data.data(), kMuch) == static_cast<ssize_t>(kMuch));
+    const std::function<long(int)> writers[] = {
+        [&](int fd) { return ::syscall(SYS_write, fd, data.data(), kMuch); },
+        [&](int fd) { return ::syscall(SYS_sendto, fd, data.data(), kMuch, 0, nullptr, 0); },
+        [&](int fd) { return ::syscall(SYS_writev, fd, pieces, 3); },
+        [&](int fd) {
+            msghdr message{};
+            message.msg_iov = pieces;
+            message.msg_iovlen = 3;
+            return ::syscall(SYS_sendmsg, fd, &message, 0);
+        },
+        [&](int fd) {
+            off_t from = 0;
+            return ::syscall(SYS_sendfile, fd, file, &from, kMuch);
+        },
+    };
+    int which = 0;
+    for (const auto& call : writers) {
+        CAPTURE(which++);
+        const Passed passed = pass_beside_hogs(call, [&](int fd) { return comes_whole(fd, data); });
+        CHECK(passed.whole == 2 * passed.times);
+    }
+    ::close(file);
+}
+
+TEST_CASE("preempt: a raw call that waits for all of it gets all of it") {
+    const std::vector<char> data = pattern();
+    std::vector<char> got(kMuch);
+    const Passed passed = pass_beside_hogs(
+        [&](int fd) {
+            return ::syscall(SYS_recvfrom, fd, got.data(), kMuch, MSG_WAITALL, nullptr, nullptr);
+        },
+        [&](int fd) {
+            for (std::size_t n = 0; n < kMuch;) {
+                const ssize_t r = ::send(fd, data.data() + n,
+                                         std::min<std::size_t>(1 << 16, kMuch - n), MSG_NOSIGNAL);
+                if (r < 0) return false;
+                n += static_cast<std::size_t>(r);
+            }
+            return true;
+        });
+    CHECK(passed.whole == 2 * passed.times);
+    CHECK(got == data);
 }
 
 TEST_CASE("preempt: the program's own signal ends a raw call") {
