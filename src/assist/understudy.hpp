@@ -91,6 +91,11 @@ public:
     /// was called. Those of others stay, and are never armed.
     void follow(const std::vector<int>& cpus) noexcept;
 
+    /// The process ends. The kernel reports that only when each of its threads has had a CPU once
+    /// more, and in SCHED_IDLE that takes a second where many others want it: so they leave that
+    /// class, where they may. Any thread.
+    void hurry() noexcept;
+
     /// Where nobody was started every CPU counts as armed, so that nobody tries to arm.
     [[nodiscard]] Cpu& cpu(std::uint32_t i) noexcept { return cpus_[i]; }
     [[nodiscard]] std::uint32_t ncpu() const noexcept { return ncpu_; }

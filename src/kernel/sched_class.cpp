@@ -17,6 +17,11 @@ int become_sched_idle(int tid) noexcept {
     return static_cast<int>(raw_syscall(__NR_sched_setscheduler, tid, SCHED_IDLE, &param));
 }
 
+int leave_sched_idle(int tid) noexcept {
+    const sched_param param{};
+    return static_cast<int>(raw_syscall(__NR_sched_setscheduler, tid, SCHED_OTHER, &param));
+}
+
 int set_timer_slack(long ns) noexcept {
     if (ns < 1) return -EINVAL;
     return static_cast<int>(raw_syscall(__NR_prctl, PR_SET_TIMERSLACK, ns, 0, 0, 0));

@@ -9,6 +9,8 @@ namespace baton::kernel {
 /// Anyone may; the way back needs CAP_SYS_NICE or RLIMIT_NICE, so it is for threads that stay
 /// there for life. 0 or -errno.
 [[nodiscard]] int become_sched_idle(int tid = 0) noexcept;
+/// The way back. 0 or -errno: -EPERM where it is not allowed.
+[[nodiscard]] int leave_sched_idle(int tid = 0) noexcept;
 
 /// How much later than asked the kernel may end this thread's timed waits; 50,000 ns unless set.
 /// At least 1: 0 would mean the default. 0 or -errno.

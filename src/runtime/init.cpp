@@ -242,6 +242,11 @@ void start_ps(int procs) {
     for (int i = procs; i-- > 0;) pidleput(sched.allp[i]);
 }
 
+void at_end() {
+    wait_for_crash();
+    if (started()) assist::understudies.hurry(); // in a forked child they are the parent's
+}
+
 void start() {
     const Config config = read_config();
     set_traceback(config.traceback);
@@ -272,8 +277,7 @@ void start() {
     // One M at least. It parks, and is the first handoff's spare.
     if (!newosproc()) no_thread(EAGAIN);
     install_handlers();
-    static const bool at_exit =
-        (std::atexit(wait_for_crash) | std::at_quick_exit(wait_for_crash)) == 0;
+    static const bool at_exit = (std::atexit(at_end) | std::at_quick_exit(at_end)) == 0;
     (void)at_exit; // without it, a process that fails may end with another status
     static const bool leaks = read_debug().leak && std::atexit(report_leaks) == 0;
     (void)leaks;

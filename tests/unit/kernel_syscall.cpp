@@ -110,6 +110,7 @@ TEST_CASE("kernel sched_class: a thread becomes SCHED_IDLE, and no other does") 
     std::thread([] {
         CHECK(become_sched_idle() == 0);
         CHECK(sched_getscheduler(0) == SCHED_IDLE);
+        if (leave_sched_idle() == 0) CHECK(sched_getscheduler(0) == SCHED_OTHER);
     }).join();
     CHECK(sched_getscheduler(0) == mine);
 }

@@ -9,11 +9,13 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include <fcntl.h>
+#include <sched.h>
 #include <spawn.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -113,8 +115,19 @@ struct Last {
     bool armed = false;
 } last;
 
-void say_at_exit() { std::fprintf(stderr, "atexit\n"); }
-void say_at_quick_exit() { std::fprintf(stderr, "at_quick_exit\n"); }
+/// Threads of this process in SCHED_IDLE.
+int sched_idle_threads() {
+    int n = 0;
+    for (const auto& task : std::filesystem::directory_iterator("/proc/self/task"))
+        n += sched_getscheduler(std::stoi(task.path().filename())) == SCHED_IDLE;
+    return n;
+}
+void say_at_exit() {
+    std::fprintf(stderr, "atexit\nat the end %d in SCHED_IDLE\n", sched_idle_threads());
+}
+void say_at_quick_exit() {
+    std::fprintf(stderr, "at_quick_exit\nat the end %d in SCHED_IDLE\n", sched_idle_threads());
+}
 
 /// Starts goroutines that go on to the end, and comes back.
 void leave_storm() {
@@ -127,6 +140,7 @@ void leave_storm() {
         if (baton::assist_tier() == baton::Assist::kProbe)
             CHECK(access(("/sys/fs/bpf/baton/" + std::to_string(getpid())).c_str(), F_OK) == 0);
     });
+    std::fprintf(stderr, "%d in SCHED_IDLE\n", sched_idle_threads());
     std::fprintf(stderr, "pid %d\n", getpid());
 }
 
@@ -194,4 +208,25 @@ TEST_CASE("process: quick_exit runs its own handlers, _exit none") {
     const Child at_once = run_child("leaves at once", tier());
     CHECK(at_once.exited(5));
     CHECK(!at_once.has("atexit\n"));
+}
+// The kernel reports the end when each thread has had a CPU once more, for which one in SCHED_IDLE
+// waits seconds among busy processes.
+TEST_CASE("process: at the end no thread is in SCHED_IDLE") {
+    bool may = false;
+    std::thread([&may] {
+        const sched_param param{};
+        may = sched_setscheduler(0, SCHED_IDLE, &param) == 0 &&
+              sched_setscheduler(0, SCHED_OTHER, &param) == 0;
+    }).join();
+    if (!may) {
+        MESSAGE("SKIPPED: SCHED_IDLE is not to be had here, or not to be left (CAP_SYS_NICE)");
+        return;
+    }
+    const bool none = baton::run([] { return baton::assist_tier(); }) == baton::Assist::kSysmon;
+    for (const char* title : {"exits on main", "quick_exits"}) {
+        const Child child = run_child(title, tier());
+        INFO(title << "\n" << child.output);
+        CHECK(child.has("\n0 in SCHED_IDLE\n") == none);
+        CHECK(child.has("at the end 0 in SCHED_IDLE\n"));
+    }
 }
