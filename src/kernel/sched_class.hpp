@@ -7,7 +7,9 @@ namespace baton::kernel {
 
 /// SCHED_IDLE: the thread runs only when nothing else of its scheduling group wants the CPU.
 /// Anyone may; the way back needs CAP_SYS_NICE or RLIMIT_NICE, so it is for threads that stay
-/// there for life. 0 or -errno.
+/// there for life. Its slice is the shortest there is: among others it has its turn when it has
+/// waited for a slice by its weight, 3 where theirs is 1,024, and to end it needs a turn. 0 or
+/// -errno.
 [[nodiscard]] int become_sched_idle(int tid = 0) noexcept;
 /// The way back. 0 or -errno: -EPERM where it is not allowed.
 [[nodiscard]] int leave_sched_idle(int tid = 0) noexcept;

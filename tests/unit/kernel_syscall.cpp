@@ -114,3 +114,22 @@ TEST_CASE("kernel sched_class: a thread becomes SCHED_IDLE, and no other does") 
     }).join();
     CHECK(sched_getscheduler(0) == mine);
 }
+
+TEST_CASE("kernel sched_class: the slice of a thread in SCHED_IDLE is the shortest") {
+    // size, policy, flags, nice and priority, runtime: that is the slice
+    struct {
+        std::uint32_t size, policy;
+        std::uint64_t flags, nice_priority, runtime, deadline, period;
+    } attr{};
+    REQUIRE(raw_syscall(SYS_sched_getattr, 0, &attr, sizeof attr, 0) == 0);
+    if (attr.runtime == 0 || !features().sched_idle) {
+        MESSAGE("SKIPPED: no SCHED_IDLE, or no slices of one's own before Linux 6.12");
+        return;
+    }
+    std::thread([&attr] {
+        CHECK(become_sched_idle() == 0);
+        REQUIRE(raw_syscall(SYS_sched_getattr, 0, &attr, sizeof attr, 0) == 0);
+        CHECK(attr.policy == SCHED_IDLE);
+        CHECK(attr.runtime == 100'000);
+    }).join();
+}
