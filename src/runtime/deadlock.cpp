@@ -38,12 +38,17 @@ std::uint64_t threads_of_process() {
     return ::stat("/proc/self/task", &st) == 0 && st.st_nlink > 2 ? st.st_nlink - 2 : 0;
 }
 
-// No M runs or will of itself: with all Ps idle, every M there is sleeps on an idle list, at the
-// ring buffer, or until the G locked to it is woken. One in a call does none of these.
+// No M runs or will of itself: with all Ps idle, every M there is sleeps on an idle list, in the
+// reserve, at the ring buffer, or until the G locked to it is woken. One in a call does none of
+// these.
 bool all_ms_idle(std::uint32_t* mcount) {
     const std::uint32_t standby = sched.has_standby.load(kSeqCst) ? 1 : 0;
     *mcount = sched.mcount.load(kSeqCst);
-    return *mcount == sched.midle.load(kSeqCst) + sched.mlockedidle.load(kSeqCst) + standby;
+    // In this order: an M of the reserve may go to an idle list meanwhile, and must not count
+    // twice.
+    const std::uint32_t idle = sched.midle.load(kSeqCst);
+    const auto reserve = static_cast<std::uint32_t>(sched.mreserve.n.load(kSeqCst));
+    return *mcount == idle + reserve + sched.mlockedidle.load(kSeqCst) + standby;
 }
 
 bool no_plain_thread_runs(std::uint32_t mcount) {

@@ -41,6 +41,8 @@ constinit Sched sched;
 
 namespace {
 
+constexpr int kReserve = 3; // while they block, the template thread makes more
+
 std::atomic<bool> is_started{false};
 std::mutex start_lock;
 int procs_wanted = 0;                      // from set_max_procs before the start
@@ -242,6 +244,12 @@ void start_ps(int procs) {
     for (int i = procs; i-- > 0;) pidleput(sched.allp[i]);
 }
 
+void make_reserve() {
+    for (int i = 0; i < kReserve && thread_allowed(sched.mcount.load(kSeqCst) + 1); i++) {
+        if (!newosproc(kOrderReserve)) return;
+    }
+}
+
 void at_end() {
     wait_for_crash();
     if (started()) assist::understudies.hurry(); // in a forked child they are the parent's
@@ -274,7 +282,7 @@ void start() {
     start_helper(template_made, template_main);
     if (!sched.records.m) start_records(config.assist, why);
     unpolled().store(1, kSeqCst);
-    // One M at least. It parks, and is the first handoff's spare.
+    // One M at least. It parks.
     if (!newosproc()) no_thread(EAGAIN);
     install_handlers();
     static const bool at_exit = (std::atexit(at_end) | std::at_quick_exit(at_end)) == 0;
@@ -286,6 +294,7 @@ void start() {
     sched.procs_fixed.store(procs_wanted != 0 || config.procs_fixed, kSeqCst);
     start_understudies(config.assist, why);
     sched.need_spare.store(sched.tier != Assist::kSysmon, std::memory_order_seq_cst);
+    if (sched.tier != Assist::kSysmon) make_reserve();
     say_tier(config.assist, std::move(why));
     attach_hooks();
 }

@@ -37,6 +37,7 @@ void heed_mwanted() {
 }
 
 void thread_refused(int error, bool needed) {
+    (void)release_reserve();
     sched.mrefused.fetch_add(1, kSeqCst);
     // The kernel, having refused one, is asked again at sysmon's own pace.
     if (needed && (error == 0 ? m_to_be_had() : sched.midle.load(kSeqCst) > 0)) wake_sysmon();

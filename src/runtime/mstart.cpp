@@ -43,7 +43,7 @@ constexpr std::int32_t kStrays = 16; // wakes steered for one that was not and s
 
 IdleMs& idle_on(std::uint32_t cpu) { return sched.idle_ms[cpu]; }
 
-M* pop_idle(IdleMs& list) {
+M* pop(IdleMs& list) {
     std::uint64_t head = list.head.load(kSeqCst);
     for (;;) {
         const auto slot = static_cast<std::uint16_t>(head);
@@ -52,10 +52,24 @@ M* pop_idle(IdleMs& list) {
         // relaxed: if m was popped and pushed meanwhile the tag has changed and the CAS fails.
         const std::uint64_t next = m->idlelink.load(kRelaxed);
         if (!list.head.compare_exchange_weak(head, ((head >> 16) + 1) << 16 | next)) continue;
-        list.n.fetch_sub(1, kRelaxed); // relaxed: a measure
-        sched.midle.fetch_sub(1, kSeqCst);
+        list.n.fetch_sub(1, kSeqCst); // seq_cst: checkdead counts the reserve
         return m;
     }
+}
+
+void push(IdleMs& list, M* m) {
+    std::uint64_t head = list.head.load(kSeqCst);
+    list.n.fetch_add(1, kSeqCst); // seq_cst: as above
+    do {
+        // relaxed: published by the CAS.
+        m->idlelink.store(static_cast<std::uint16_t>(head), kRelaxed);
+    } while (!list.head.compare_exchange_weak(head, ((head >> 16) + 1) << 16 | m->slot));
+}
+
+M* pop_idle(IdleMs& list) {
+    M* m = pop(list);
+    if (m) sched.midle.fetch_sub(1, kSeqCst);
+    return m;
 }
 
 // m was woken, for the CPU in m->near. Did the kernel put it there?
@@ -121,6 +135,13 @@ void attach(M* m) {
             warn("probe does not see thread %u (error %d): its blocks wait for sysmon", m->rec->tid,
                  -rc);
     }
+}
+
+// An M that goes to sleep waits at the ring buffer if nobody does.
+bool becomes_standby() {
+    // relaxed: the exchange decides.
+    return sched.probe && !sched.has_standby.load(kRelaxed) &&
+           !sched.has_standby.exchange(true, kSeqCst);
 }
 
 // The thread of an M. Returns when it is told to leave.
@@ -198,14 +219,8 @@ void help_pending(std::uint32_t cpu) {
 }
 
 void mput(M* m, std::uint32_t cpu) {
-    IdleMs& list = idle_on(cpu);
-    std::uint64_t head = list.head.load(kSeqCst);
-    list.n.fetch_add(1, kRelaxed); // relaxed: a measure
     sched.midle.fetch_add(1, kSeqCst);
-    do {
-        // relaxed: published by the CAS.
-        m->idlelink.store(static_cast<std::uint16_t>(head), kRelaxed);
-    } while (!list.head.compare_exchange_weak(head, ((head >> 16) + 1) << 16 | m->slot));
+    push(idle_on(cpu), m);
 }
 
 // Left to itself the kernel wakes a thread on an idle CPU where it ran before, which takes ten
@@ -223,12 +238,22 @@ M* mget_near(std::uint32_t cpu) {
     }
     if (m) here.strays.fetch_sub(1, kRelaxed); // relaxed: as above
     if (!m) m = mget_far(cpu);
-    if (m) {
-        m->steered = kernel::pin_thread(static_cast<int>(cpu), static_cast<int>(m->rec->tid)) == 0;
-    } else {
+    if (!m) {
+        m = pop(sched.mreserve);
         want_m();
     }
+    if (m)
+        m->steered = kernel::pin_thread(static_cast<int>(cpu), static_cast<int>(m->rec->tid)) == 0;
     return m;
+}
+
+bool release_reserve() {
+    bool any = false;
+    while (M* m = pop(sched.mreserve)) {
+        mput(m, 0);
+        any = true;
+    }
+    return any;
 }
 
 void unsteer(M* m) {
@@ -269,12 +294,13 @@ void startm(P* p, bool spinning) {
     mwake(m);
 }
 
-bool newosproc() {
+bool newosproc(MOrder order) {
     const std::uint32_t n = sched.mcount.fetch_add(1, kSeqCst) + 1;
     const bool allowed = thread_allowed(n);
     M* m = allowed ? allocate_m() : nullptr;
     int rc = allowed ? EAGAIN : 0;
     if (m) {
+        m->order.store(order, kSeqCst);
         pthread_attr_t attr;
         pthread_attr_init(&attr);
         pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
@@ -322,10 +348,12 @@ void stopm(M* m, P* watched) {
         const std::uint32_t order = m->order.exchange(kOrderNone, kSeqCst);
         if (order == kOrderExit) mexit(m);
         P* p = nullptr;
-        // relaxed: the exchange decides.
-        if (order == kOrderStandby ||
-            (!watched && sched.probe && !sched.has_standby.load(kRelaxed) &&
-             !sched.has_standby.exchange(true, kSeqCst))) {
+        if (order == kOrderReserve) {
+            push(sched.mreserve, m);
+            // Who was refused one meanwhile did not see it.
+            if (!m_to_be_had() && release_reserve()) heed_mwanted();
+            p = mpark(m);
+        } else if (order == kOrderStandby || (!watched && becomes_standby())) {
             heed_mwanted();
             p = standby_wait(m);
         } else {

@@ -39,7 +39,7 @@ inline constexpr std::uint32_t kMaxM = BATON_MAX_M - 1;
 inline constexpr std::int64_t kForcePreemptNs = 10'000'000; // a time slice, as the reference's
 
 /// What a woken M without a P is to do.
-enum MOrder : std::uint32_t { kOrderNone, kOrderStandby, kOrderExit };
+enum MOrder : std::uint32_t { kOrderNone, kOrderStandby, kOrderExit, kOrderReserve };
 
 /// Who moved a P from a blocked M to another, for the counters.
 enum class By : std::uint8_t { kUnderstudy, kScan, kRingbuf, kSysmon, kCount };
@@ -119,6 +119,9 @@ struct Sched {
     std::atomic<std::uint32_t> mpeak{0};
     std::atomic<std::uint32_t> midle{0}; // from just before an M is on an idle list to just after
     std::atomic<std::uint32_t> mborn{0}; // made, and not yet on an idle list
+    // Idle Ms that are not in midle: for the first blocks, whose Ps are to wait for no thread to be
+    // made. New work does not get them: where nothing has blocked yet, one P mostly does better.
+    IdleMs mreserve;
     std::atomic<std::uint32_t> mlockedidle{0}; // Ms that wait for the G locked to them
     std::atomic<std::uint32_t> nhelpers{0};    // sysmon, the template thread, understudies
     std::atomic<std::uint32_t> maxmcount{0};   // 0 until it is set or the runtime starts
@@ -276,9 +279,9 @@ void find_p(M* m);
 // ---- mstart.cpp ----
 /// Starts an idle or a new M for p, which the caller holds or has taken off the idle list.
 void startm(P* p, bool spinning);
-/// A new M, which parks. False if there may be no more of them or the kernel refuses its thread.
-/// On the template thread, or before there is one.
-bool newosproc();
+/// A new M, which parks; with kOrderReserve in the reserve. False if there may be no more of them
+/// or the kernel refuses its thread. On the template thread, or before there is one.
+bool newosproc(MOrder order = kOrderNone);
 /// Parks until it is given a P. `watched`: the P it has just passed on, and may get back at once.
 void stopm(M* m, P* watched = nullptr);
 /// Sleeps until m is handed a P or told what to do. Null: told.
@@ -287,8 +290,9 @@ P* mpark(M* m);
 bool has_nextp(const M* m);
 /// Leaves the runtime and ends the thread. m has no P.
 [[noreturn]] void mexit(M* m);
-/// An idle M that will wake on `cpu`: one last seen there, or one from elsewhere, steered. Null if
-/// there is none at all; the template thread then makes one.
+/// An idle M that will wake on `cpu`: one last seen there, or one from elsewhere, or of the
+/// reserve, steered. Null if there is none at all. The template thread makes one if none was on a
+/// list.
 M* mget_near(std::uint32_t cpu);
 /// Takes back the steering, from m itself or of a parked m.
 void unsteer(M* m);
@@ -297,6 +301,8 @@ M* mget_far(std::uint32_t cpu);
 /// An idle M from the CPU that has most, if that is at least `least`.
 M* mget_spare(std::int32_t least);
 void mput(M* m, std::uint32_t cpu);
+/// The reserve become idle Ms like others: there may be no more threads. False: there are none.
+bool release_reserve();
 void mwake(M* m);
 /// What m's record says of the P that m has or is to get; null: none.
 inline void note_p(M* m, const P* p) {

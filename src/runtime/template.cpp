@@ -56,7 +56,7 @@ void newm(P* p, bool spinning) {
         pidleput(p);
     }
     sched.mwanted.store(true, kSeqCst);
-    if (!m_to_be_had()) {
+    if (!m_to_be_had() && !release_reserve()) {
         thread_refused(0, true);
         return;
     }

@@ -7,11 +7,13 @@
 #include <chrono>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include <unistd.h>
 
 #include "baton/baton.hpp"
 #include "kernel/build.hpp"
+#include "runtime/sched.hpp"
 #include "support/child.hpp"
 
 using namespace child_process;
@@ -142,4 +144,68 @@ TEST_CASE("limits: a wrong BATON_MAXTHREADS costs one line and its default") {
                                   ": not a number from 1 to 16383"));
     }
     check_works(run_child("default limit"));
+}
+
+// ---- the reserve: threads for the first blocks ----
+
+namespace {
+
+constexpr int kReserve = 3;
+
+bool reserve_is_there() {
+    using baton::rt::sched;
+    for (int i = 0; i < 5000 && sched.mreserve.n.load() != kReserve; i++) ::usleep(1000);
+    return sched.mreserve.n.load() == kReserve;
+}
+
+} // namespace
+
+TEST_CASE("child: takes all idle threads" * doctest::skip()) {
+    using namespace baton::rt;
+    baton::run([] {
+        REQUIRE(reserve_is_there());
+        std::vector<M*> taken;
+        while (M* m = mget_far(0)) taken.push_back(m);
+        CHECK(sched.mreserve.n.load() == kReserve);
+        for (int i = 0; i < kReserve; i++) {
+            M* m = mget_near(0);
+            REQUIRE(m != nullptr);
+            taken.push_back(m);
+        }
+        for (M* m : taken) {
+            m->near = 0;
+            unsteer(m);
+            mput(m, 0);
+        }
+    });
+    reached();
+}
+
+TEST_CASE("limits: a fresh process has idle threads for its first blocks, not for new work") {
+    for (const char* tier : {"BATON_ASSIST=probe", "BATON_ASSIST=understudy"})
+        check_works(run_child("takes all idle threads", {tier}));
+}
+
+TEST_CASE("child: as many run as may be" * doctest::skip()) {
+    constexpr int kThreads = kReserve + 1;
+    baton::run([] {
+        REQUIRE(reserve_is_there());
+        baton::set_max_threads(kThreads);
+        std::atomic<int> running{0};
+        baton::WaitGroup wg;
+        for (int i = 0; i < kThreads; i++) {
+            wg.go([&] {
+                running++;
+                while (running.load() < kThreads) {
+                }
+            });
+        }
+        wg.wait();
+    });
+    reached();
+}
+
+TEST_CASE("limits: where there may be no more threads those for the first blocks do all work") {
+    for (const char* tier : {"BATON_ASSIST=probe", "BATON_ASSIST=understudy"})
+        check_works(run_child("as many run as may be", {tier, "BATON_MAXPROCS=4"}));
 }
