@@ -151,7 +151,7 @@ void* mstart(void* arg) {
     attach(m);
     install_signal_stack(m);
     (void)kernel::set_timer_slack(1);
-    sched.mborn.fetch_sub(1, kRelaxed); // relaxed: see make_spares
+    sched.mborn.fetch_sub(1, kSeqCst); // seq_cst: before the look at mwanted; see newm
     stopm(m);
     schedule(m);
 }

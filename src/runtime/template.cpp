@@ -62,7 +62,10 @@ void newm(P* p, bool spinning) {
     }
     // On its way to sleep just now, one may have looked at mwanted before that (limits.cpp).
     if (sched.midle.load(kSeqCst) > 0) wake_sysmon();
-    want_m();
+    // One that is on its way from its birth will look: it takes itself from mborn before it does.
+    // Asked all the same, the template thread had sysmon look again, that found the P idle and its
+    // work undone and came here, and so the two went on and on until the new thread had a CPU.
+    if (sched.mborn.load(kSeqCst) == 0) want_m();
 }
 
 void want_m() {
