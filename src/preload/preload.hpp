@@ -23,6 +23,7 @@
 #include <cwchar>
 
 #include <aio.h>
+#include <dirent.h>
 #include <fcntl.h>
 #include <grp.h>
 #include <mqueue.h>
@@ -32,11 +33,15 @@
 #include <pwd.h>
 #include <semaphore.h>
 #include <shadow.h>
+#include <spawn.h>
 #include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/select.h>
 #include <sys/sem.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
+#include <sys/statvfs.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
 #include <termios.h>

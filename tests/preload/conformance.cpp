@@ -34,6 +34,7 @@ rows::Rows all_rows() {
     rows::add_threads(all);
     rows::add_streams(all);
     rows::add_preads(all);
+    rows::add_paths(all);
     rows::add_syscalls(all);
     rows::add_forms(all);
     rows::add_stdio_forms(all);

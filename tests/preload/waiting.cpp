@@ -246,8 +246,15 @@ TEST_CASE("child: fsync" * doctest::skip()) {
     const int fd = ::open("/etc/passwd", O_RDONLY);
     at_most(std::atoi(std::getenv("BATON_FILE_THREADS")), [fd] { ::fsync(fd); });
 }
+TEST_CASE("child: statx" * doctest::skip()) {
+    at_most(std::atoi(std::getenv("BATON_FILE_THREADS")), [] {
+        struct statx st {};
+        (void)::statx(AT_FDCWD, "/etc/passwd", 0, STATX_SIZE, &st);
+    });
+}
 TEST_CASE("names and calls on files wait for their turn, parked") {
     check_works(run_child("names", {slow_preload()}));
+    check_works(run_child("statx", {slow_preload(), "BATON_FILE_THREADS=20"}));
     for (const char* most : {"1", "10"})
         check_works(
             run_child("fsync", {slow_preload(), std::string("BATON_FILE_THREADS=") + most}));

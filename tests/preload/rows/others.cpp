@@ -15,6 +15,7 @@
 #include <pwd.h>
 #include <resolv.h>
 #include <shadow.h>
+#include <spawn.h>
 #include <sys/msg.h>
 #include <sys/sem.h>
 #include <sys/wait.h>
@@ -185,6 +186,22 @@ void add_children(Rows& rows) {
     row("__wait", [=](pid_t, int* status) { return wait(status); });
     row("__waitpid", [=](pid_t pid, int* status) { return waitpid(pid, status, 0); });
     row("wait3", [](pid_t, int* status) { return ::wait3(status, 0, nullptr); });
+    for (const bool by_name : {true, false}) {
+        const auto spawn = by_name ? ::posix_spawnp : ::posix_spawn;
+        rows.push_back({by_name ? "posix_spawnp" : "posix_spawn", [=] {
+                            const std::string no = "/nonexistent";
+                            char* args[] = {const_cast<char*>("sh"), const_cast<char*>("-c"),
+                                            const_cast<char*>("exit 7"), nullptr};
+                            pid_t pid = -1;
+                            int status = 0;
+                            std::string what = std::to_string(
+                                spawn(&pid, no.c_str(), nullptr, nullptr, args, environ));
+                            what += std::to_string(spawn(&pid, by_name ? "sh" : "/bin/sh", nullptr,
+                                                         nullptr, args, environ));
+                            what += std::to_string(::waitpid(pid, &status, 0) == pid);
+                            return what + std::to_string(WEXITSTATUS(status));
+                        }});
+    }
     const auto nanosleep = named<int(const timespec*, timespec*)>("__nanosleep");
     rows.push_back({"__nanosleep", [=] {
                         const auto start = Clock::now();
@@ -230,6 +247,30 @@ void add_databases(Rows& rows) {
     add_lookup<protoent, int>(rows, "getprotobynumber", protocol, 17);
     const auto shadow = [](const spwd& s) { return std::string(s.sp_namp); };
     add_lookup<spwd, const char*>(rows, "getspnam", shadow, "root");
+    rows.push_back({"getpwent", [] {
+                        std::string what;
+                        ::setpwent();
+                        while (const passwd* p = ::getpwent()) what += p->pw_name;
+                        passwd one{};
+                        passwd* found = nullptr;
+                        char b[4096];
+                        ::setpwent();
+                        const int rc = ::getpwent_r(&one, b, sizeof b, &found);
+                        ::endpwent();
+                        return what + std::to_string(rc) + (found ? found->pw_dir : "none");
+                    }});
+    rows.push_back({"getgrent", [] {
+                        std::string what;
+                        ::setgrent();
+                        while (const group* g = ::getgrent()) what += g->gr_name;
+                        group one{};
+                        group* found = nullptr;
+                        char b[4096];
+                        ::setgrent();
+                        const int rc = ::getgrent_r(&one, b, sizeof b, &found);
+                        ::endgrent();
+                        return what + std::to_string(rc) + (found ? found->gr_name : "none");
+                    }});
     rows.push_back({"getnetby*", [] {
                         netent one{};
                         netent* found = nullptr;

@@ -121,6 +121,7 @@ void add_dials(Rows& rows);
 void add_threads(Rows& rows);
 void add_streams(Rows& rows);
 void add_preads(Rows& rows);
+void add_paths(Rows& rows);
 void add_syscalls(Rows& rows);
 void add_forms(Rows& rows);
 void add_stdio_forms(Rows& rows);
