@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <csignal>
 #include <cstdarg>
 #include <cstdio>
 #include <cstdlib>
@@ -43,6 +44,25 @@ int keep_first_warning(libbpf_print_level level, const char* format, va_list arg
     }
     return 0;
 }
+
+/// While it lives, no signal reaches this thread, but those of its own faults. The kernel gives up
+/// checking a program when one is pending; libbpf begins anew, but not for ever, and so a profiler,
+/// or whoever sends signals that often, could keep a process from the probe.
+class NoSignals {
+public:
+    NoSignals() {
+        sigset_t most;
+        ::sigfillset(&most);
+        for (const int fault : {SIGSEGV, SIGBUS}) ::sigdelset(&most, fault);
+        ::pthread_sigmask(SIG_SETMASK, &most, &before_);
+    }
+    ~NoSignals() { ::pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+    NoSignals(const NoSignals&) = delete;
+    NoSignals& operator=(const NoSignals&) = delete;
+
+private:
+    sigset_t before_;
+};
 
 /// While it lives, libbpf is quiet; then the program's own print function is back.
 class QuietLibbpf {
@@ -148,6 +168,7 @@ void close_fd(int fd) noexcept {
 } // namespace
 
 std::unique_ptr<Probe> Probe::load(std::string& why) {
+    const NoSignals none;
     const QuietLibbpf quiet;
     why = obstacle();
     if (!why.empty()) return nullptr;
@@ -268,6 +289,7 @@ int Probe::pin(std::string& why) {
         why = "the probe stayed with the parent process";
         return -ENODEV;
     }
+    const NoSignals none;
     const QuietLibbpf quiet;
     if (table_ == nullptr) table_ = table_bpf::open_and_load();
     if (table_ == nullptr) {

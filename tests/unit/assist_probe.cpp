@@ -9,9 +9,11 @@
 #include <atomic>
 #include <cerrno>
 #include <chrono>
+#include <csignal>
 #include <cstdio>
 #include <functional>
 #include <optional>
+#include <stop_token>
 #include <string>
 #include <thread>
 
@@ -383,6 +385,26 @@ TEST_CASE("probe: its descriptors are close-on-exec") {
         CHECK((flags & FD_CLOEXEC) != 0);
     }
     CHECK(opened >= 8);
+}
+
+TEST_CASE("probe: it loads amidst signals") {
+    struct sigaction handle {
+    }, before;
+    handle.sa_handler = [](int) {};
+    ::sigaction(SIGUSR1, &handle, &before);
+    std::atomic<int> sent{0};
+    const auto send = [&sent, to = ::pthread_self()](const std::stop_token& stop) {
+        for (; !stop.stop_requested(); sent++) {
+            ::pthread_kill(to, SIGUSR1);
+            std::this_thread::sleep_for(50us);
+        }
+    };
+    {
+        const std::jthread sender(send);
+        (void)load_or_skip();
+        CHECK(sent > 10);
+    }
+    ::sigaction(SIGUSR1, &before, nullptr);
 }
 
 TEST_CASE("probe: a forked child gets records of its own") {
