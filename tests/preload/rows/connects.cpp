@@ -104,7 +104,65 @@ void add_tcp(Rows& rows) {
     });
 }
 
+/// A Unix listener whose queue is full: the next one waits, until an accept.
+struct FullUnix {
+    sockaddr_un at{};
+    Fd fd;
+    std::vector<Fd> in_queue;
+    explicit FullUnix(int type) : fd(::socket(AF_UNIX, type, 0)), type_(type) {
+        at.sun_family = AF_UNIX;
+        ::bind(fd, to(), sizeof(sa_family_t)); // a name of the kernel's choice
+        socklen_t len = sizeof at;
+        ::getsockname(fd, reinterpret_cast<sockaddr*>(&at), &len);
+        len_ = len;
+        ::listen(fd, 0);
+        in_queue.emplace_back(::socket(AF_UNIX, type, 0));
+        (void)::connect(in_queue.back(), to(), len_);
+    }
+    const sockaddr* to() const { return reinterpret_cast<const sockaddr*>(&at); }
+    std::string connected(int by) const { return result(::connect(by, to(), len_)); }
+    Fd socket(int flags = 0) const { return Fd(::socket(AF_UNIX, type_ | flags, 0)); }
+
+private:
+    int type_;
+    socklen_t len_ = 0;
+};
+
+void add_full_unix(Rows& rows, int type, const std::string& name) {
+    const auto row = [&](const char* what, std::function<std::string(FullUnix&)> body) {
+        rows.push_back({"connect " + name + " " + what, [=] {
+                            FullUnix full(type);
+                            return body(full);
+                        }});
+    };
+    row("waits for room", [](FullUnix& full) {
+        const Fd fd = full.socket();
+        const auto start = Clock::now();
+        Later accept([&] { ::close(::accept(full.fd, nullptr, nullptr)); }, 30ms);
+        return full.connected(fd) + timing(start, 30ms);
+    });
+    row("timed out", [](FullUnix& full) {
+        const Fd fd = full.socket();
+        timeout(fd, SO_SNDTIMEO, 40ms);
+        const auto start = Clock::now();
+        return full.connected(fd) + timing(start, 40ms);
+    });
+    row("nonblocking", [](FullUnix& full) {
+        const Fd fd = full.socket(SOCK_NONBLOCK);
+        const std::string what = full.connected(fd);
+        ::close(::accept(full.fd, nullptr, nullptr));
+        return what + full.connected(fd);
+    });
+    row("refused while it waits", [](FullUnix& full) {
+        const Fd fd = full.socket();
+        Later close([&] { full.fd.reset(); }, 30ms);
+        return full.connected(fd);
+    });
+}
+
 void add_others(Rows& rows) {
+    add_full_unix(rows, SOCK_STREAM, "unix");
+    add_full_unix(rows, SOCK_SEQPACKET, "seqpacket");
     rows.push_back({"connect unix", [] {
                         char name[] = "/tmp/baton-rows-XXXXXX";
                         ::close(::mkstemp(name));
