@@ -21,6 +21,7 @@
 #include <pthread.h>
 #include <semaphore.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -139,6 +140,12 @@ Times measure(const std::string& op, long ms) {
         return in_turns(
             ms, [&] { f(-1); }, [&] { (void)::fsync(-1); });
     }
+    if (op == "stat") {
+        auto* volatile f = native<int(const char*, struct stat*)>("stat");
+        struct stat st;
+        return in_turns(
+            ms, [&] { f("/", &st); }, [&] { ::stat("/", &st); });
+    }
     if (op == "pthread_once") {
         auto* volatile f = native<decltype(::pthread_once)>("pthread_once");
         static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -187,7 +194,7 @@ void plan(bench::Plan& plan) {
     const std::string ms = plan.options().quick ? "ms=50" : "ms=300";
     for (const char* op :
          {"mutex", "sem", "cond_signal", "nanosleep", "read", "recv", "poll", "pread", "connect",
-          "waitpid", "fsync", "pthread_once", "barrier", "putc", "fprintf", "syscall"})
+          "waitpid", "fsync", "stat", "pthread_once", "barrier", "putc", "fprintf", "syscall"})
         for (const char* on : {"off", "thread", "goroutine"})
             plan.add("baton", {{"op", op}, {"on", on}}, {ms});
 }
