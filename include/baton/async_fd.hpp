@@ -53,6 +53,15 @@ public:
         return read_in(buf, &until, &ec);
     }
     std::size_t read(void* p, std::size_t n) { return read({static_cast<std::byte*>(p), n}); }
+    std::size_t read(void* p, std::size_t n, std::error_code& ec) {
+        return read({static_cast<std::byte*>(p), n}, ec);
+    }
+    std::size_t read(void* p, std::size_t n, const Until& until) {
+        return read({static_cast<std::byte*>(p), n}, until);
+    }
+    std::size_t read(void* p, std::size_t n, const Until& until, std::error_code& ec) {
+        return read({static_cast<std::byte*>(p), n}, until, ec);
+    }
 
     /// Writes all of `buf`; with an error, how much went out before it. To a pipe that nobody
     /// reads, SIGPIPE is raised as by write(2).
@@ -67,6 +76,15 @@ public:
         return write_in(buf, &until, &ec);
     }
     std::size_t write(std::string_view s) { return write(std::as_bytes(std::span(s))); }
+    std::size_t write(std::string_view s, std::error_code& ec) {
+        return write(std::as_bytes(std::span(s)), ec);
+    }
+    std::size_t write(std::string_view s, const Until& until) {
+        return write(std::as_bytes(std::span(s)), until);
+    }
+    std::size_t write(std::string_view s, const Until& until, std::error_code& ec) {
+        return write(std::as_bytes(std::span(s)), until, ec);
+    }
 
     /// Parks until poll(2) would call it readable (an end or an error counts), for calls of one's
     /// own on fd(). It may be no longer by then if others read as well.

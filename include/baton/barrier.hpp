@@ -97,6 +97,10 @@ public:
         return detail::waited(core_.wait(arrival.phase_, &until), ec);
     }
     void arrive_and_wait() { wait(arrive()); }
+    void arrive_and_wait(const Until& until) { wait(arrive(), until); }
+    [[nodiscard]] bool arrive_and_wait(const Until& until, std::error_code& ec) {
+        return wait(arrive(), until, ec);
+    }
     /// Arrives, for the last time: the phases after this one expect one less.
     void arrive_and_drop() {
         core_.drop();

@@ -95,6 +95,15 @@ public:
         return read_in(buf, &until, &ec);
     }
     std::size_t read(void* p, std::size_t n) { return read({static_cast<std::byte*>(p), n}); }
+    std::size_t read(void* p, std::size_t n, std::error_code& ec) {
+        return read({static_cast<std::byte*>(p), n}, ec);
+    }
+    std::size_t read(void* p, std::size_t n, const Until& until) {
+        return read({static_cast<std::byte*>(p), n}, until);
+    }
+    std::size_t read(void* p, std::size_t n, const Until& until, std::error_code& ec) {
+        return read({static_cast<std::byte*>(p), n}, until, ec);
+    }
 
     /// Writes all of `buf`; with an error, how much went out before it.
     std::size_t write(std::span<const std::byte> buf) { return write_in(buf, nullptr, nullptr); }
@@ -111,10 +120,22 @@ public:
     std::size_t write(std::string_view s, std::error_code& ec) {
         return write(std::as_bytes(std::span(s)), ec);
     }
+    std::size_t write(std::string_view s, const Until& until) {
+        return write(std::as_bytes(std::span(s)), until);
+    }
+    std::size_t write(std::string_view s, const Until& until, std::error_code& ec) {
+        return write(std::as_bytes(std::span(s)), until, ec);
+    }
 
     /// Reads into several buffers in turn, in one system call: of the first 64.
     std::size_t readv(std::span<const std::span<std::byte>> bufs) {
         return readv_in(bufs, nullptr, nullptr);
+    }
+    std::size_t readv(std::span<const std::span<std::byte>> bufs, std::error_code& ec) {
+        return readv_in(bufs, nullptr, &ec);
+    }
+    std::size_t readv(std::span<const std::span<std::byte>> bufs, const Until& until) {
+        return readv_in(bufs, &until, nullptr);
     }
     std::size_t readv(std::span<const std::span<std::byte>> bufs, const Until& until,
                       std::error_code& ec) {
@@ -123,6 +144,12 @@ public:
     /// Writes all of several buffers, 64 in each system call.
     std::size_t writev(std::span<const std::span<const std::byte>> bufs) {
         return writev_in(bufs, nullptr, nullptr);
+    }
+    std::size_t writev(std::span<const std::span<const std::byte>> bufs, std::error_code& ec) {
+        return writev_in(bufs, nullptr, &ec);
+    }
+    std::size_t writev(std::span<const std::span<const std::byte>> bufs, const Until& until) {
+        return writev_in(bufs, &until, nullptr);
     }
     std::size_t writev(std::span<const std::span<const std::byte>> bufs, const Until& until,
                        std::error_code& ec) {
@@ -140,6 +167,12 @@ public:
     std::size_t write_zero_copy(std::span<const std::byte> buf) {
         return zero_copy_in(buf, nullptr, nullptr);
     }
+    std::size_t write_zero_copy(std::span<const std::byte> buf, std::error_code& ec) {
+        return zero_copy_in(buf, nullptr, &ec);
+    }
+    std::size_t write_zero_copy(std::span<const std::byte> buf, const Until& until) {
+        return zero_copy_in(buf, &until, nullptr);
+    }
     std::size_t write_zero_copy(std::span<const std::byte> buf, const Until& until,
                                 std::error_code& ec) {
         return zero_copy_in(buf, &until, &ec);
@@ -151,6 +184,14 @@ public:
         return send_fds_in(bytes, fds, nullptr, nullptr);
     }
     std::size_t send_fds(std::span<const std::byte> bytes, std::span<const int> fds,
+                         std::error_code& ec) {
+        return send_fds_in(bytes, fds, nullptr, &ec);
+    }
+    std::size_t send_fds(std::span<const std::byte> bytes, std::span<const int> fds,
+                         const Until& until) {
+        return send_fds_in(bytes, fds, &until, nullptr);
+    }
+    std::size_t send_fds(std::span<const std::byte> bytes, std::span<const int> fds,
                          const Until& until, std::error_code& ec) {
         return send_fds_in(bytes, fds, &until, &ec);
     }
@@ -158,6 +199,12 @@ public:
     /// exec is set. One read never spans two messages with descriptors.
     std::size_t recv_fds(std::span<std::byte> buf, std::vector<int>& fds) {
         return recv_fds_in(buf, fds, nullptr, nullptr);
+    }
+    std::size_t recv_fds(std::span<std::byte> buf, std::vector<int>& fds, std::error_code& ec) {
+        return recv_fds_in(buf, fds, nullptr, &ec);
+    }
+    std::size_t recv_fds(std::span<std::byte> buf, std::vector<int>& fds, const Until& until) {
+        return recv_fds_in(buf, fds, &until, nullptr);
     }
     std::size_t recv_fds(std::span<std::byte> buf, std::vector<int>& fds, const Until& until,
                          std::error_code& ec) {

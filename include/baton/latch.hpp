@@ -54,6 +54,18 @@ public:
         count_down(n);
         wait();
     }
+    void arrive_and_wait(const Until& until) { arrive_and_wait(1, until); }
+    void arrive_and_wait(std::ptrdiff_t n, const Until& until) {
+        count_down(n);
+        wait(until);
+    }
+    [[nodiscard]] bool arrive_and_wait(const Until& until, std::error_code& ec) {
+        return arrive_and_wait(1, until, ec);
+    }
+    [[nodiscard]] bool arrive_and_wait(std::ptrdiff_t n, const Until& until, std::error_code& ec) {
+        count_down(n);
+        return wait(until, ec);
+    }
 
 private:
     detail::WaitEnd wait_within(const Until* until) const;

@@ -58,11 +58,23 @@ public:
     /// The length of the datagram, or of what `buf` could hold of it. A connected socket may fail
     /// with what became of a datagram sent before (connection_refused).
     std::size_t recv(std::span<std::byte> buf) { return recv_in(buf, nullptr, nullptr, nullptr); }
+    std::size_t recv(std::span<std::byte> buf, std::error_code& ec) {
+        return recv_in(buf, nullptr, nullptr, &ec);
+    }
+    std::size_t recv(std::span<std::byte> buf, const Until& until) {
+        return recv_in(buf, nullptr, &until, nullptr);
+    }
     std::size_t recv(std::span<std::byte> buf, const Until& until, std::error_code& ec) {
         return recv_in(buf, nullptr, &until, &ec);
     }
     std::size_t recv_from(std::span<std::byte> buf, SocketAddress& from) {
         return recv_in(buf, &from, nullptr, nullptr);
+    }
+    std::size_t recv_from(std::span<std::byte> buf, SocketAddress& from, std::error_code& ec) {
+        return recv_in(buf, &from, nullptr, &ec);
+    }
+    std::size_t recv_from(std::span<std::byte> buf, SocketAddress& from, const Until& until) {
+        return recv_in(buf, &from, &until, nullptr);
     }
     std::size_t recv_from(std::span<std::byte> buf, SocketAddress& from, const Until& until,
                           std::error_code& ec) {
@@ -72,11 +84,25 @@ public:
     std::size_t send(std::span<const std::byte> buf) {
         return send_in(buf, nullptr, nullptr, nullptr);
     }
+    std::size_t send(std::span<const std::byte> buf, std::error_code& ec) {
+        return send_in(buf, nullptr, nullptr, &ec);
+    }
+    std::size_t send(std::span<const std::byte> buf, const Until& until) {
+        return send_in(buf, nullptr, &until, nullptr);
+    }
     std::size_t send(std::span<const std::byte> buf, const Until& until, std::error_code& ec) {
         return send_in(buf, nullptr, &until, &ec);
     }
     std::size_t send_to(std::span<const std::byte> buf, const SocketAddress& to) {
         return send_in(buf, &to, nullptr, nullptr);
+    }
+    std::size_t send_to(std::span<const std::byte> buf, const SocketAddress& to,
+                        std::error_code& ec) {
+        return send_in(buf, &to, nullptr, &ec);
+    }
+    std::size_t send_to(std::span<const std::byte> buf, const SocketAddress& to,
+                        const Until& until) {
+        return send_in(buf, &to, &until, nullptr);
     }
     std::size_t send_to(std::span<const std::byte> buf, const SocketAddress& to, const Until& until,
                         std::error_code& ec) {
@@ -88,12 +114,24 @@ public:
     std::size_t recv_batch(std::span<Packet> packets) {
         return recv_batch_in(packets, nullptr, nullptr);
     }
+    std::size_t recv_batch(std::span<Packet> packets, std::error_code& ec) {
+        return recv_batch_in(packets, nullptr, &ec);
+    }
+    std::size_t recv_batch(std::span<Packet> packets, const Until& until) {
+        return recv_batch_in(packets, &until, nullptr);
+    }
     std::size_t recv_batch(std::span<Packet> packets, const Until& until, std::error_code& ec) {
         return recv_batch_in(packets, &until, &ec);
     }
     /// Sends them all, 32 in each system call (sendmmsg); with an error, how many went out before.
     std::size_t send_batch(std::span<const Packet> packets) {
         return send_batch_in(packets, nullptr, nullptr);
+    }
+    std::size_t send_batch(std::span<const Packet> packets, std::error_code& ec) {
+        return send_batch_in(packets, nullptr, &ec);
+    }
+    std::size_t send_batch(std::span<const Packet> packets, const Until& until) {
+        return send_batch_in(packets, &until, nullptr);
     }
     std::size_t send_batch(std::span<const Packet> packets, const Until& until,
                            std::error_code& ec) {

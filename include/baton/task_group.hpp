@@ -52,9 +52,25 @@ public:
     /// Starts `f(args...)` as a goroutine, or `f(stop_token, args...)` if it takes one. Parks while
     /// as many run as set_limit allows. Throws what baton::go throws.
     template <class F, class... Args>
+        requires(!std::convertible_to<F, Until>)
     [[gnu::always_inline]] void go(F&& f, Args&&... args) {
         if (slots_) slots_->send({});
         start(std::forward<F>(f), std::forward<Args>(args)...);
+    }
+    /// The same, but gives up at `until`: throws the std::system_error that says so, or tells so in
+    /// `ec` and returns false. Nothing was started then.
+    template <class F, class... Args>
+        requires(!std::same_as<F, std::error_code&>)
+    [[gnu::always_inline]] void go(const Until& until, F&& f, Args&&... args) {
+        if (slots_) slots_->send({}, until);
+        start(std::forward<F>(f), std::forward<Args>(args)...);
+    }
+    template <class F, class... Args>
+    [[gnu::always_inline]] bool go(const Until& until, std::error_code& ec, F&& f, Args&&... args) {
+        ec.clear();
+        if (slots_ && !slots_->send(std::monostate{}, until, ec)) return false;
+        start(std::forward<F>(f), std::forward<Args>(args)...);
+        return true;
     }
     /// The same, unless as many run as set_limit allows: then it returns false.
     template <class F, class... Args>
@@ -102,7 +118,7 @@ private:
                         std::tuple<std::decay_t<F>, std::decay_t<Args>...> own(
                             std::forward<decltype(call)>(call)...);
                         std::apply(
-                            [this](auto& g, auto&... as) {
+                            [&](auto& g, auto&... as) { // this, or nothing
                                 if constexpr (std::invocable<std::decay_t<F>, std::stop_token,
                                                              std::decay_t<Args>...>) {
                                     std::invoke(std::move(g), token(), std::move(as)...);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Until: how long a call may wait. Every call of the library that waits has an overload with one.
+// Until: how long a call may wait. Every call of the library that waits has overloads with one, but
+// those that the kernel does in one piece and nobody can take back (a file's fsync, open and such).
 #pragma once
 
 #include <chrono>
