@@ -67,6 +67,45 @@ def public(path, lines):
             yield i + 2, f"write: {pop}"
 
 
+# A type, a name and parameters, where a line begins with a declaration.
+CALL = re.compile(
+    r"^(?:    )?(?!return)[\w\[][^=;{}()#/]*[ *&](\w+)\(([^{};]*?)\)(?= |;|$)", re.M)
+
+
+def kinds(parameters):
+    """Their types but Until, as far as they tell forms apart; and whether that is among them."""
+    depth, parts = 0, [""]
+    for c in parameters:
+        depth += (c in "<({") - (c in ">)}")
+        if c == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += c
+    words = [re.sub(r"\bconst\b|=.*|[&.]", " ", part).split() for part in parts]
+    types = {" ".join(w[:-1] or w) for w in words if w}
+    return frozenset(types - {"Until"}), "Until" in types
+
+
+def limits(path, lines):
+    """Of a call that has a form with an Until, each other form has one as well."""
+    if path.parts[0] != "include":
+        return
+    calls, limited = [], set()
+    text = re.sub(r"^private:.*?^};", lambda m: re.sub(r"[^\n]+", "", m[0]) + "};",
+                  "\n".join(lines), flags=re.M | re.S)
+    for m in CALL.finditer(text):
+        before = text[:m.start()]
+        types, until = kinds(m[2])
+        form = (before.count("\n};"), m[1], types)  # the class, the name
+        calls.append((before.count("\n") + 1, form))
+        if until:
+            limited.add(form)
+    names = {form[:2] for form in limited}
+    for number, form in calls:
+        if form[:2] in names and form not in limited:
+            yield number, f"{form[1]} has no such form with an Until"
+
+
 def main():
     files = [ROOT / "Makefile"]
     for top in ("src", "include", "bpf", "tests", "tools"):
@@ -75,7 +114,7 @@ def main():
     for file in files:
         path = file.relative_to(ROOT)
         lines = file.read_text().splitlines()
-        for rule in (orders, size, width, later, public):
+        for rule in (orders, size, width, later, public, limits):
             for number, finding in rule(path, lines):
                 print(f"{path}:{number}: {finding}")
                 bad = True
