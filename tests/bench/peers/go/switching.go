@@ -89,6 +89,9 @@ func mutex(a args) {
 	if kind == "rwmutex_mix" {
 		writeEvery = int(a.number("write_every"))
 	}
+	if a["blocked"] != "" {
+		blockOnce(int(a.number("blocked")))
+	}
 	ops, cpu := 0, cpuUs()
 	figure("ns_per_op", nsEach(a.number("ms"), func(n int) int64 {
 		each := (n + tasks - 1) / tasks
@@ -121,6 +124,20 @@ func mutex(a args) {
 		return (now() - start) * int64(n) / int64(each*tasks)
 	}))
 	figure("cpu_ns_each", (cpuUs()-cpu)*1000/float64(ops))
+}
+
+// blockOnce: so many goroutines block in the kernel, all at once.
+func blockOnce(tasks int) {
+	var all sync.WaitGroup
+	for range tasks {
+		all.Add(1)
+		go func() {
+			defer all.Done()
+			moment := syscall.NsecToTimespec(20_000_000)
+			syscall.Nanosleep(&moment, nil)
+		}()
+	}
+	all.Wait()
 }
 
 // mixed: of so many locks of task t, one in writeEvery is a writer's.
