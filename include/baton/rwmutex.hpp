@@ -14,9 +14,11 @@
 namespace baton {
 
 /// Satisfies SharedTimedLockable: std::unique_lock, std::scoped_lock and std::shared_lock take it.
-/// Readers come in together, until a writer waits: those that come later queue behind it, and all
-/// that wait when it unlocks are let in before the next writer. So neither kind starves the other,
-/// and a goroutine must not lock for reading again what it has locked for reading.
+/// Readers come in together, until a writer waits: those that come later queue behind it. When it
+/// unlocks they are let in, or, if they are more than there are processors, woken to compete with
+/// the writers for the lock; if one of them loses, all that wait when that writer unlocks are let
+/// in before the next. So neither kind starves the other, and a goroutine must not lock for reading
+/// again what it has locked for reading.
 ///
 /// Any thread or goroutine may unlock what another locked, and may destroy the lock once it is
 /// unlocked and nobody waits. What has to wait parks the goroutine, and ends the process inside
@@ -95,7 +97,7 @@ public:
         if ((hint & kHint) && count_here(-1)) return;
         // release: pairs with the acquire of the writer that waits for us.
         const std::uint32_t state = state_.fetch_sub(kReader, std::memory_order_release);
-        if (state < kReader || (state & kLocked)) unlock_shared_slow(state, hint);
+        if (state < kReader || (state & kDraining)) unlock_shared_slow(state, hint);
     }
 
     /// The reader's side as a lock of its own, for what takes a BasicLockable.
@@ -103,7 +105,8 @@ public:
 
 private:
     static constexpr std::uint32_t kLocked = 1;
-    static constexpr std::uint32_t kReader = 64;
+    static constexpr std::uint32_t kDraining = 64;
+    static constexpr std::uint32_t kReader = 128;
     static constexpr std::uint32_t kHint = 1;
 
     bool lock_at_once() noexcept {
@@ -134,8 +137,10 @@ private:
     }
     detail::WaitEnd lock_slow(const Until* until);
     detail::WaitEnd lock_shared_slow(const Until* until);
+    bool wait_shared(const Until* until, bool again, detail::WaitEnd& end);
     detail::WaitEnd drain(const Until* until);
     void unlock_slow();
+    void unlock_to_readers();
     void unlock_shared_slow(std::uint32_t before, std::uint32_t hint);
     bool count_here(int by) noexcept;
     void meet() noexcept; // another reader

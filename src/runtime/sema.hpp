@@ -41,6 +41,7 @@ struct SemaWaiter {
     std::uint64_t ticket = 0;  // what the waker tells it
     const void* addr = nullptr;
     WaitReason what = WaitReason::kNone;
+    bool again = false; // it was woken before, in vain
     bool queued = false;
     SemaWaiter* next = nullptr;
     SemaWaiter* prev = nullptr;   // of the first: the last
