@@ -61,6 +61,7 @@ public:
     /// Ends the process with a message if the lock is not held for writing. Never waits.
     void unlock() {
         std::uint32_t held = kLocked;
+        reads_.store(0, std::memory_order_relaxed); // relaxed: a hint
         // release: pairs with the acquire of who locks next. relaxed on failure: unlock_slow looks
         // again.
         if (!state_.compare_exchange_strong(held, 0, std::memory_order_release,
@@ -108,6 +109,7 @@ private:
     static constexpr std::uint32_t kDraining = 64;
     static constexpr std::uint32_t kReader = 128;
     static constexpr std::uint32_t kHint = 1;
+    static constexpr std::uint32_t kManyReads = 4096;
 
     bool lock_at_once() noexcept {
         std::uint32_t free = 0;
@@ -124,6 +126,10 @@ private:
         const std::uint32_t state = state_.fetch_add(kReader, std::memory_order_acquire);
         if (!(state & kLocked)) {
             if (state >= kReader) meet();
+            // relaxed, both: readers that count at once miss some; it is a hint.
+            const std::uint32_t n = reads_.load(std::memory_order_relaxed) + 1;
+            reads_.store(n, std::memory_order_relaxed);
+            if (n == kManyReads) bias();
             return true;
         }
         unlock_shared(); // a writer may have begun to wait for us
@@ -144,10 +150,12 @@ private:
     void unlock_shared_slow(std::uint32_t before, std::uint32_t hint);
     bool count_here(int by) noexcept;
     void meet() noexcept; // another reader
+    void bias() noexcept;
     void end_bias() noexcept;
 
     std::atomic<std::uint32_t> state_{0}; // rwmutex.cpp
     std::atomic<std::uint32_t> hint_{0};
+    std::atomic<std::uint32_t> reads_{0}; // since the last writer, or bias
 };
 
 /// A handle; the RWMutex must outlive it.

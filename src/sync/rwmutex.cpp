@@ -15,10 +15,11 @@
 // again; who finds a writer once more queues in front, and when that one unlocks all that wait are
 // counted.
 //
-// Readers that meet others are counted on their CPUs from then on (read_bias.hpp), while the word
-// says kBiased: to come and go then costs an eighth on two CPUs, and shares no memory. It is set by
-// a reader, while there is no writer, and taken back by the next one, which pays for that with a
-// membarrier; so not again for a while (kRestNs).
+// Readers that meet others, or have come kManyReads times since a writer did, are counted on their
+// CPUs from then on (read_bias.hpp), while the word says kBiased: to come and go then costs an
+// eighth on two CPUs, and shares no memory; on one it costs half, as there is no locked
+// instruction. It is set by a reader, while there is no writer, and taken back by the next one,
+// which pays for that with a membarrier; so not again for a while (kRestNs).
 //
 // Rejected: to let in those that wait at each unlock, as the reference does. They are counted then
 // before they run, so the next writer has to wait until each has had its turn on a processor, and
@@ -101,9 +102,14 @@ bool RWMutex::count_here(int by) noexcept { return detail::read_bias::count(stat
 /// By a reader that counts in the word, so that no writer comes to have the lock meanwhile.
 void RWMutex::meet() noexcept {
     rt::M* m = rt::getm_or_null();
-    if (!m || rt::fastrand(m) % kMeetings != 0) return;
+    if (m && rt::fastrand(m) % kMeetings == 0) bias();
+}
+
+/// By one as in meet.
+void RWMutex::bias() noexcept {
+    reads_.store(0, kRelaxed);                       // relaxed: a hint
     const std::uint32_t rest = hint_.load(kRelaxed); // relaxed, here and below: a hint
-    if (static_cast<std::int32_t>(stamp(kernel::nanotime()) - rest) < 0) return;
+    if (rest != 0 && static_cast<std::int32_t>(stamp(kernel::nanotime()) - rest) < 0) return;
     if (!detail::read_bias::possible()) return;
     std::uint32_t state = state_.load(kRelaxed); // relaxed, both: nothing is read by it
     do {

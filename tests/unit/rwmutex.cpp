@@ -46,7 +46,7 @@ bool as_new(RWMutex& rw) {
 
 /// Are its readers counted on their CPUs?
 bool biased(const RWMutex& rw) {
-    using Words = std::atomic<std::uint32_t>[2];
+    using Words = std::atomic<std::uint32_t>[3];
     static_assert(sizeof(Words) == sizeof rw);
     return reinterpret_cast<const Words&>(rw)[1].load(kRelaxed) & 1;
 }
@@ -366,6 +366,20 @@ TEST_CASE("a writer waits for readers that are counted on their CPUs") {
             wg.wait();
             CHECK(as_new(rw));
         }
+    });
+}
+
+TEST_CASE("one that reads alone is counted on its CPU after a while without writers") {
+    if (!can_bias()) return;
+    baton::run([] {
+        RWMutex rw;
+        for (int i = 0; i < 8000; i++) {
+            std::shared_lock(rw).unlock();
+            if (i == 4000) std::unique_lock(rw).unlock();
+        }
+        CHECK_FALSE(biased(rw));
+        for (int i = 0; i < 1000; i++) std::shared_lock(rw).unlock();
+        CHECK(biased(rw));
     });
 }
 
