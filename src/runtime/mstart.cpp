@@ -348,7 +348,8 @@ void stopm(M* m, P* watched) {
         const std::uint32_t order = m->order.exchange(kOrderNone, kSeqCst);
         if (order == kOrderExit) mexit(m);
         P* p = nullptr;
-        if (order == kOrderReserve) {
+        // Not if one is wanted by who has seen that this one is on its way (newm).
+        if (order == kOrderReserve && !sched.mwanted.load(kSeqCst)) {
             push(sched.mreserve, m);
             // Who was refused one meanwhile did not see it.
             if (!m_to_be_had() && release_reserve()) heed_mwanted();
