@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/broken_call.hpp"
 
+#include <linux/futex.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -22,8 +23,12 @@ constexpr int kSyscallBytes = 2; // of the instruction
 
 // Those that the kernel does not restart, or not on a socket with a time limit, and that may begin
 // anew: they have done nothing yet, and wait for more than a handler to run.
-bool may_begin_anew(long nr) {
+bool may_begin_anew(long nr, const greg_t* r) {
     switch (nr) {
+    case SYS_futex: { // one with a time limit; sem_timedwait shows its EINTR
+        const auto op = static_cast<int>(r[REG_RSI]) & FUTEX_CMD_MASK;
+        return op == FUTEX_WAIT || op == FUTEX_WAIT_BITSET;
+    }
     case SYS_nanosleep:
     case SYS_clock_nanosleep:
     case SYS_poll:
@@ -154,7 +159,7 @@ BrokenCall::BrokenCall(const M* m, void* ucontext)
     : regs_(static_cast<ucontext_t*>(ucontext)->uc_mcontext.gregs),
       // relaxed: written by the probe on this thread, before the handler.
       nr_(m && sched.probe ? std::atomic_ref(m->rec->urged).load(std::memory_order_relaxed) : -1) {
-    if (regs_[REG_RAX] != -EINTR || !may_begin_anew(nr_)) return;
+    if (regs_[REG_RAX] != -EINTR || !may_begin_anew(nr_, regs_)) return;
     regs_[REG_RAX] = nr_;
     regs_[REG_RIP] -= kSyscallBytes;
     nr_ = -1;

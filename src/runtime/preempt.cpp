@@ -28,7 +28,8 @@
 //
 // Between that look and the signal the M may still begin such a call, or go on in one. With the
 // probe the handler mends that (broken_call.hpp). Without it only who has not slept for some time
-// of computing is sent it, so that few see EINTR or a short count: one that copies for so long.
+// of computing is sent it, or holds up others for long, so that few see EINTR or a short count: one
+// that copies for so long, or that was never asleep when it was looked at.
 #include "runtime/preempt.hpp"
 
 #include <csignal>
@@ -40,6 +41,7 @@
 
 #include "arch/x86_64/walk.hpp"
 #include "assist/asleep.hpp"
+#include "kernel/clock.hpp"
 #include "kernel/features.hpp"
 #include "kernel/sleeper.hpp"
 #include "kernel/syscall.hpp"
@@ -59,6 +61,9 @@ constexpr std::int64_t kCreditPeriodPerMNs = 10'000;      // which cost 0.1 us e
 constexpr std::int64_t kCreditPeriodPerAskedNs = 240'000; // or 2.4 where /proc is asked
 // A copy into the largest of sockets' buffers takes as long.
 constexpr std::int64_t kComputesNs = 2'000'000;
+// With one that has a P others wait for, and that sleeps now and then: for a lock, mostly, as
+// sleeping long enough to be seen would have cost it the P.
+constexpr std::int64_t kPatienceNs = 4'000'000;
 
 bool enabled = false;
 struct sigaction old_urg;
@@ -161,28 +166,33 @@ bool must_not_wake(std::uint32_t tid) {
     return must_not_see(kernel::sleeps_in(tid)); // or awake
 }
 
-// Has it computed since the last look, without a sleep? Then it is hardly in a call.
-bool computes(M* m, std::uint32_t tid) {
-    const kernel::Effort now = kernel::effort_of(tid);
-    // relaxed, all: those who look may disturb each other, and look again.
-    if (m->seen_sleeps.exchange(now.sleeps, kRelaxed) == now.sleeps)
-        return now.cpu_ns - m->seen_cpu_ns.load(kRelaxed) >= kComputesNs;
-    m->seen_cpu_ns.store(now.cpu_ns, kRelaxed);
-    return false;
+// Has it computed since the last look, without a sleep? Then it is hardly in a call. Or has it had
+// `patience` by now, from the first of a row of looks?
+bool computes(M* m, std::uint32_t tid, std::int64_t patience) {
+    const kernel::Effort effort = kernel::effort_of(tid);
+    const std::int64_t now = kernel::nanotime();
+    // relaxed, all of them: those who look may disturb each other, and look again.
+    if (m->seen_sleeps.exchange(effort.sleeps, kRelaxed) == effort.sleeps)
+        return effort.cpu_ns - m->seen_cpu_ns.load(kRelaxed) >= kComputesNs;
+    // relaxed, all four: as above.
+    m->seen_cpu_ns.store(effort.cpu_ns, kRelaxed);
+    const std::int64_t last = m->seen_last_ns.exchange(now, kRelaxed);
+    if (now - last > kForcePreemptNs) m->seen_first_ns.store(now, kRelaxed);
+    return now - m->seen_first_ns.load(kRelaxed) >= patience;
 }
 
 shared::m_state peek_state(const M* m) {
     return std::atomic_ref(m->rec->state).load(kRelaxed); // relaxed: a guess, see signal_m
 }
 
-bool signal_m(M* m) {
+bool signal_m(M* m, std::int64_t patience) {
     // relaxed: the handler looks again. A thread that has gone meanwhile is no thread of ours, or
     // one whose handler finds nothing to do.
     const std::uint32_t tid = std::atomic_ref(m->rec->tid).load(kRelaxed);
     if (tid == 0 || !ours()) return false;
     // With the probe the state of an M that holds a P tells; that of one on credit does not.
     if ((!sched.probe || peek_state(m) == shared::M_CREDIT) && must_not_wake(tid)) return false;
-    if (!sched.probe && !computes(m, tid)) return false;
+    if (!sched.probe && patience > 0 && !computes(m, tid, patience)) return false;
     m->signalled.store(true, kSeqCst);
     return kernel::raw_syscall(SYS_tgkill, ::getpid(), tid, SIGURG) == 0;
 }
@@ -203,19 +213,19 @@ bool sleeps(const M* m) {
 
 } // namespace
 
-bool preemptone(P* p) {
+bool preemptone(P* p, bool now) {
     if (!enabled) return false;
     const assist::Word w = assist::load(*p->rec);
     M* m = w.state == shared::P_RUN ? sched.allm[w.owner] : nullptr;
-    return m && peek_state(m) == shared::M_RUNNING && signal_m(m);
+    return m && peek_state(m) == shared::M_RUNNING && signal_m(m, now ? 0 : kPatienceNs);
 }
 
-void preemptall(const P* but) {
+void preemptall(const P* but, bool now) {
     const std::uint32_t n = sched.gomaxprocs.load(kRelaxed); // relaxed: P structs stay
     for (std::uint32_t i = 0; i < n; i++) {
         P* p = sched.allp[i];
         // relaxed: set by the caller itself.
-        if (p != but && (p->attention.load(kRelaxed) & kAttnStop) != 0) preemptone(p);
+        if (p != but && (p->attention.load(kRelaxed) & kAttnStop) != 0) preemptone(p, now);
     }
 }
 
@@ -235,7 +245,9 @@ void end_long_credit(std::int64_t now) {
         const std::uint64_t since = std::atomic_ref(m->rec->credit_ns).load(kRelaxed);
         if (now - static_cast<std::int64_t>(since) < kLongCreditNs) continue;
         asked++;
-        if (!sleeps(m)) signal_m(m); // asleep it needs no P, and given one would keep it there
+        if (!sleeps(m))
+            signal_m(m,
+                     kernel::kForever); // asleep it needs no P, and given one would keep it there
     }
     next = now + kCreditPeriodNs + n * kCreditPeriodPerMNs + asked * kCreditPeriodPerAskedNs;
 }

@@ -16,10 +16,11 @@ void install_preemption();
 /// Is it on? Off by BATON_PREEMPT=off, and where ThreadSanitizer is linked in statically, which
 /// delays signals at will.
 bool preemption() noexcept;
-/// Has p's M heed p's attention now, if it is in G code: true if it was sent a signal.
-bool preemptone(P* p);
+/// Has p's M heed p's attention, if it is in G code: true if it was sent a signal. Without a probe,
+/// and unless it is to be `now`, that takes some looks, as a call of the program's might see it.
+bool preemptone(P* p, bool now = false);
 /// The same for all Ps asked to stop, but one.
-void preemptall(const P* but);
+void preemptall(const P* but, bool now);
 /// May m be sent SIGURG for another reason: is it taken, and no call of the program's to end early?
 bool may_interrupt(const M* m);
 /// Takes SIGURG, whoever may have it by now, in a process that ends.

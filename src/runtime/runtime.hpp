@@ -276,9 +276,12 @@ struct M {
     kernel::RseqArea* own_rseq = nullptr;
     void* sigstack = nullptr;
     std::atomic<bool> signalled{false}; // a SIGURG that preempt.cpp sent is under way
-    // When preempt.cpp last saw that it had slept; without a probe.
+    // Whether it computes, as preempt.cpp has seen it without a probe: how often it had slept, what
+    // CPU time it had used by then, and the first and the last of a row of looks that saw it sleep.
     std::atomic<std::uint64_t> seen_sleeps{~std::uint64_t{0}};
     std::atomic<std::int64_t> seen_cpu_ns{0};
+    std::atomic<std::int64_t> seen_first_ns{0};
+    std::atomic<std::int64_t> seen_last_ns{0};
     // Of its goroutine, while that waits here for a P: locked to this thread, or preempted.
     std::atomic<const arch::Registers*> stopped_at{nullptr};
 #if defined(BATON_TSAN) || defined(BATON_ASAN)

@@ -93,8 +93,10 @@ void stop_the_world() {
         m->p->attention.fetch_and(~kAttnStop, kSeqCst);
         if (sched.stopwait == 0) break;
         sched.lock.unlock();
-        // Most come by themselves within the first wait; a signal now and then for the others.
-        if (looks++ % kLooksPerSignal == 1) preemptall(m->p);
+        // Most come by themselves within the first wait; a signal now and then for the others, who
+        // were asleep at none of the looks.
+        if (looks % kLooksPerSignal == 1) preemptall(m->p, looks > 1);
+        looks++;
         (void)kernel::futex_wait(&sched.stopnote, seq, kernel::nanotime() + kLookAgainNs);
         sched.lock.lock();
     }

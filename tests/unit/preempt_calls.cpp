@@ -16,6 +16,7 @@
 #include <vector>
 
 #include <pthread.h>
+#include <semaphore.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -80,6 +81,14 @@ TEST_CASE("preempt: a raw call that has just begun begins anew") {
     epoll_event event;
     CHECK(interrupted([&] { return ::syscall(SYS_epoll_wait, epfd, &event, 1, 1); }) == 0);
     ::close(epfd);
+    sem_t never;
+    REQUIRE(::sem_init(&never, 0, 0) == 0);
+    CHECK(interrupted([&] {
+              timespec soon;
+              ::clock_gettime(CLOCK_REALTIME, &soon);
+              soon.tv_nsec += soon.tv_nsec < 999'000'000 ? 1'000'000 : 0;
+              return ::sem_timedwait(&never, &soon);
+          }) == 0);
     int ends[2];
     REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM, 0, ends) == 0);
     const timeval limit{0, 1000}; // with one the kernel restarts no wait
