@@ -224,6 +224,17 @@ G* take_global(P* p, std::uint32_t max) {
     return first_of(p, q);
 }
 
+// One in 61 is seldom where each takes its whole time slice: then one each kOverdueGlobalNs. Not a
+// hog, whose turn would come before those on p's queue that have just been woken.
+constexpr std::int64_t kOverdueGlobalNs = 50'000'000;
+G* take_overdue(P* p) {
+    const std::int64_t now = kernel::nanotime();
+    if (now < p->overdue_when) return nullptr;
+    p->overdue_when = now + kOverdueGlobalNs;
+    LockGuard guard(sched.lock);
+    return globrunqget_other();
+}
+
 bool look_for_answer(const P* p) {
     const std::int64_t until = kernel::nanotime() + Patience::kNs;
     for (std::int64_t now = 0; now < until; now = kernel::nanotime()) {
@@ -319,8 +330,9 @@ G* findrunnable(M* m, bool& inherit) {
         inherit = false;
         // Now and then the global queue first, or two Gs that ready each other would starve it.
         // relaxed: our own tick, and a hint.
-        if (p->schedtick.load(kRelaxed) % 61 == 0 && runqsize().load(kRelaxed) != 0) {
-            if (G* gp = take_global(p, 1)) return gp;
+        if (runqsize().load(kRelaxed) != 0) {
+            G* gp = p->schedtick.load(kRelaxed) % 61 == 0 ? take_global(p, 1) : take_overdue(p);
+            if (gp) return gp;
         }
         if (G* gp = runqget(p, inherit)) return gp;
         if (runqsize().load(kRelaxed) != 0) { // relaxed: looked at again before sleeping

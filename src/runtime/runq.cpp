@@ -189,6 +189,12 @@ void globrunqput_hog(G* gp) {
     publish_runqsize();
 }
 
+G* globrunqget_other() {
+    G* gp = sched.runq.pop();
+    if (gp) publish_runqsize();
+    return gp;
+}
+
 G* globrunqget_preempted() {
     G* before = nullptr;
     for (G* gp = sched.hogq.head; gp; before = gp, gp = gp->schedlink) {

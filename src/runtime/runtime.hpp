@@ -321,6 +321,7 @@ struct alignas(64) P {
     // One up per time slice. relaxed: written by the owner alone; sysmon only wants to see it move.
     std::atomic<std::uint32_t> schedtick{0};
     std::uint32_t polltick = 0;
+    std::int64_t overdue_when = 0; // when who waits in the global queue is to be served next
     std::atomic<std::uint32_t> attention{0};
     // How often in the time slice of this tick an M came back from a call with it. Owner only.
     std::uint32_t returns = 0;

@@ -244,6 +244,8 @@ inline bool has_own_work(const P* p) {
 // The global queue; sched.lock held.
 void globrunqput(G* gp);
 void globrunqput_hog(G* gp);
+/// The first G there that is no hog; null if there is none.
+G* globrunqget_other();
 /// The next G that waits with its M in the signal handler; null if there is none.
 G* globrunqget_preempted();
 inline bool globrunqempty() { return sched.runq.empty() && sched.hogq.empty(); }
