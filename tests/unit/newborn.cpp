@@ -73,13 +73,17 @@ TEST_CASE("child: threads come up late" * doctest::skip()) {
     baton::run([] {
         baton::set_max_procs(2);
         std::atomic<bool> ran{false};
-        baton::WaitGroup wg;
-        wg.go([&] { ran = true; });
-        // This one does not let others run: the second P's is to be a new thread.
-        const auto begin = Clock::now();
+        baton::WaitGroup wg, held;
+        // The threads that there are wait in calls, until one has to be made.
+        auto begin = Clock::now();
         while (template_tid == 0 && Clock::now() < begin + 5s) {
+            held.go([] { baton::blocking([] { ::usleep(300'000); }); });
+            baton::yield();
         }
         REQUIRE(template_tid != 0);
+        wg.go([&] { ran = true; });
+        // This one does not let others run: the second P's is to be the new thread.
+        begin = Clock::now();
         const long before = template_sleeps();
         while (Clock::now() < begin + 40ms) {
         }
@@ -91,6 +95,7 @@ TEST_CASE("child: threads come up late" * doctest::skip()) {
         }
         CHECK(ran);
         wg.wait();
+        held.wait();
     });
     reached();
 }
