@@ -90,7 +90,7 @@ TEST_CASE("child: threads come up late" * doctest::skip()) {
         const long sleeps = template_sleeps() - before;
         INFO("the template thread slept " << sleeps << " times");
         CHECK(before >= 0);
-        CHECK(sleeps < 10);
+        CHECK(sleeps < 300); // some: those that block meanwhile ask as well
         while (!ran && Clock::now() < begin + 5s) {
         }
         CHECK(ran);
