@@ -99,9 +99,10 @@ long rest_of_writev(const greg_t* r, long passed) {
         [fd](const iovec* iov, std::size_t n) { return raw_syscall(SYS_writev, fd, iov, n); });
 }
 
-// What went along beside the bytes went with the first of them.
+// What went along beside the bytes went with the first of them. After a part of them has gone the
+// kernel raises no SIGPIPE.
 long rest_of_sendmsg(const greg_t* r, long passed) {
-    const auto fd = r[REG_RDI], flags = r[REG_RDX];
+    const auto fd = r[REG_RDI], flags = r[REG_RDX] | MSG_NOSIGNAL;
     const auto* msg = reinterpret_cast<const msghdr*>(r[REG_RSI]);
     return pass_on(
         {msg->msg_iov, msg->msg_iovlen}, passed,
@@ -136,7 +137,8 @@ long rest_of(long nr, const greg_t* r, long passed) {
         return left > 0 ? raw_syscall(SYS_write, fd, at, left) : 0;
     case SYS_sendto:
         if (left <= 0) return 0;
-        return raw_syscall(SYS_sendto, fd, at, left, r[REG_R10], r[REG_R8], r[REG_R9]);
+        return raw_syscall(SYS_sendto, fd, at, left, r[REG_R10] | MSG_NOSIGNAL, r[REG_R8],
+                           r[REG_R9]);
     case SYS_recvfrom:
         if (left <= 0 || !waits_for_all(r[REG_R10])) return 0;
         return raw_syscall(SYS_recvfrom, fd, at, left, r[REG_R10], 0, 0);

@@ -206,8 +206,10 @@ TEST_CASE("preempt: a hog delays none of a thousand sleepers by more than 20 ms"
                 std::printf("skip: others use the CPUs: nothing to be said of %d Ps\n", n);
 #if !defined(BATON_ASAN) && !defined(BATON_TSAN)
             CHECK((best.max <= 20ms || counted < 4));
-#endif
+            CHECK(best.naps > 1000);
+#else
             CHECK(best.naps > 500); // half of them may begin too late on a busy machine
+#endif
         }
         baton::set_max_procs(procs);
     });
@@ -273,7 +275,7 @@ TEST_CASE("preempt: all kinds at once, under stops of the world and beside what 
         std::printf("%d changes, %llu steps\n", changes,
                     static_cast<unsigned long long>(steps.load()));
         CHECK(wrong == 0);
-        CHECK(changes > 2);
+        CHECK(changes > 5);
         baton::set_max_procs(procs);
     });
 }
