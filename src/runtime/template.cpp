@@ -23,18 +23,20 @@ namespace {
 
 constexpr auto kRelaxed = std::memory_order_relaxed;
 constexpr std::int64_t kFollowPeriodNs = 1'000'000'000;
+constexpr std::int64_t kAskAgainNs = 10'000'000; // once refused; as sysmon at its slowest
 
 // A few at once, so that a burst of blocks is met by few rounds; sysmon's trim takes back what was
-// too many.
-void make_spares() {
+// too many. False: one was refused.
+bool make_spares() {
     const std::uint32_t more = std::clamp<std::uint32_t>(sched.mcount.load(kRelaxed) / 4, 1, 8);
     // A new M is idle only once its thread has come up and parked. Until then those who want one
     // ask again and again, each time for nothing: without the count of those on their way,
     // thousands were made in the time that the first needed. relaxed, both: a rough measure.
     const std::uint32_t there = sched.midle.load(kRelaxed) + sched.mborn.load(kRelaxed);
     for (std::uint32_t n = there; n < more; n++) {
-        if (!newosproc()) break;
+        if (!newosproc()) return false;
     }
+    return true;
 }
 
 // Our own mask stands for the process's: we are never bound to a CPU by ourselves.
@@ -69,7 +71,7 @@ void newm(P* p, bool spinning) {
 }
 
 void want_m() {
-    sched.need_spare.store(true, kSeqCst);
+    if (sched.need_spare.exchange(true, kSeqCst)) return; // it has been told
     sched.templatenote.fetch_add(1, kSeqCst);
     kernel::futex_wake(&sched.templatenote, 1);
 }
@@ -77,17 +79,27 @@ void want_m() {
 void template_thread() {
     kernel::CpuQuota quota;
     std::int64_t follow_when = kernel::nanotime() + kFollowPeriodNs;
+    std::int64_t ask_when = 0;
     for (;;) {
         const std::uint32_t seq = sched.templatenote.load(kSeqCst);
-        if (sched.need_spare.exchange(false, kSeqCst)) {
-            make_spares();
-            // A blocked P may be waiting that no understudy had an M for.
-            sched.retake_now.store(true, kSeqCst);
-            wake_sysmon();
+        std::int64_t now = kernel::nanotime();
+        const bool wanted = sched.need_spare.load(kSeqCst);
+        if (wanted && now >= ask_when) {
+            sched.need_spare.store(false, kSeqCst);
+            if (make_spares()) {
+                // A blocked P may be waiting that no understudy had an M for.
+                sched.retake_now.store(true, kSeqCst);
+                wake_sysmon();
+            } else {
+                // Nor is sysmon told: it would find the same work undone and ask for the same
+                // again, and the two of them would keep a CPU busy for as long as it is refused.
+                ask_when = kernel::nanotime() + kAskAgainNs;
+            }
         } else {
-            (void)kernel::futex_wait(&sched.templatenote, seq, follow_when);
+            (void)kernel::futex_wait(&sched.templatenote, seq,
+                                     wanted ? std::min(ask_when, follow_when) : follow_when);
         }
-        const std::int64_t now = kernel::nanotime();
+        now = kernel::nanotime();
         if (now < follow_when) continue;
         follow_when = now + kFollowPeriodNs;
         // relaxed: a hint. With nothing to run it can wait.

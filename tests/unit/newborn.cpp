@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Threads that are slow to come up, as on a full machine: those that wait for one wait, and the
-// work gets done once it is there. pthread_create here has them come up late.
+// Threads that are slow to come up, as on a full machine, or that the kernel refuses for a while:
+// those that wait for one wait, and the work gets done once it is there. pthread_create here has
+// them come up late, or refuses them.
 #include <doctest/doctest.h>
 
 #include <atomic>
+#include <cerrno>
 #include <chrono>
 #include <cstdio>
 #include <fstream>
@@ -40,6 +42,8 @@ bool is_template() {
 }
 
 std::atomic<int> template_tid{0};
+std::atomic<bool> refuse{false};
+std::atomic<int> refused{0};
 
 void* start_late(void* given) {
     const Late late = *static_cast<Late*>(given);
@@ -66,6 +70,10 @@ extern "C" int pthread_create(pthread_t* thread, const pthread_attr_t* attr, Sta
         reinterpret_cast<decltype(&::pthread_create)>(::dlsym(RTLD_NEXT, "pthread_create"));
     if (!is_template()) return real(thread, attr, start, arg);
     template_tid = ::gettid();
+    if (refuse) {
+        refused++;
+        return EAGAIN;
+    }
     return real(thread, attr, start_late, new Late{start, arg});
 }
 
@@ -98,6 +106,41 @@ TEST_CASE("child: threads come up late" * doctest::skip()) {
         held.wait();
     });
     reached();
+}
+
+TEST_CASE("child: threads are refused" * doctest::skip()) {
+    refuse = true;
+    baton::run([] {
+        baton::set_max_procs(2);
+        std::atomic<int> ended{0};
+        baton::WaitGroup held;
+        const auto begin = Clock::now();
+        for (int i = 0; i < 12; i++)
+            held.go([&] {
+                baton::blocking([] { ::usleep(100'000); });
+                ended++;
+            });
+        while (refused == 0 && Clock::now() < begin + 5s) baton::yield();
+        REQUIRE(refused > 0);
+        const int before = refused;
+        const auto counted = Clock::now();
+        baton::blocking([] { ::usleep(100'000); });
+        const std::chrono::duration<double> took = Clock::now() - counted;
+        const int asked = refused - before;
+        INFO("asked " << asked << " times in " << took.count() << " s");
+        CHECK(asked < 20 + 200 * took.count()); // some: now and then the kernel is asked again
+        refuse = false;
+        held.wait();
+        CHECK(ended == 12);
+    });
+    reached();
+}
+
+TEST_CASE("threads that are refused: the kernel is not asked again and again meanwhile") {
+    for (const Child& child : run_on_tiers("threads are refused")) {
+        check_works(child);
+        CHECK(child.has("cannot start a thread (EAGAIN)"));
+    }
 }
 
 TEST_CASE("threads that come up late: nobody asks again and again meanwhile") {
