@@ -79,7 +79,7 @@ bool heed_attention(M* m, P* p) {
         if (G* next = p->runnext.exchange(nullptr, kSeqCst)) runqput(p, next, false);
         next_slice(p);
     }
-    return false;
+    return (what & kAttnTurn) != 0 && take_turn(m);
 }
 
 // Null as well while another M looks: its Gs come by the queues.

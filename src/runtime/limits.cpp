@@ -13,12 +13,19 @@
 //     an M to be had after all?               mwanted?  then wakep
 //     then sysmon is to wakep
 //
+// Where Ps keep their work from the Ms there are (one that comes back from its call takes its old P
+// first, one with work does not look elsewhere), these take turns: sysmon, having seen an idle P
+// with work twice, tells all Ps (kAttnTurn), and each M that holds one puts it on the idle list and
+// goes on with the one that has waited longest.
+//
 // An M that waits at the probe's ring buffer does not count: it cannot be handed work, so with a
 // limit of one it would be the one.
 #include <cerrno>
 #include <stdexcept>
 
 #include "baton/run.hpp"
+#include "kernel/clock.hpp"
+#include "runtime/ring.hpp"
 #include "runtime/sched.hpp"
 
 namespace baton::rt {
@@ -34,6 +41,32 @@ bool m_to_be_had() {
 
 void heed_mwanted() {
     if (sched.mwanted.load(kSeqCst) && sched.mwanted.exchange(false, kSeqCst)) wakep();
+}
+
+bool left_behind(const P* p, std::int64_t now) {
+    // relaxed: a hint.
+    const std::int64_t when = p->timers.next_when.load(std::memory_order_relaxed);
+    return has_own_work(p) || (when != 0 && when <= now);
+}
+
+bool take_turn(M* m) {
+    ring_submit(m->p); // what is left there waits for a while
+    P* next = nullptr;
+    {
+        LockGuard guard(sched.lock);
+        // relaxed: changes under this lock
+        if (sched.gcwaiting.load(std::memory_order_relaxed)) return false;
+        const std::int64_t now = kernel::nanotime();
+        for (P* p = sched.pidle; p; p = p->link)
+            if (left_behind(p, now)) next = p; // the list's last has been there longest
+        if (!next) return false;
+        (void)pidleget(next);
+        pidleput(releasep(m));
+    }
+    next->attention.fetch_and(~kAttnTurn, kSeqCst); // it has it
+    assist::hand_over(*next->rec, static_cast<std::uint16_t>(m->slot));
+    acquirep(m, next);
+    return true;
 }
 
 void thread_refused(int error, bool needed) {

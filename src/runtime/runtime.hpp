@@ -297,9 +297,10 @@ enum Attention : std::uint32_t {
     kAttnPreempt = 2, // the slice of 10 ms is over
     kAttnArm = 4,     // its Gs block unannounced: keep an understudy armed (leave_runtime)
     kAttnRing = 8,    // its ring has requests under way (ring.cpp)
+    kAttnTurn = 16,   // other Ps have work and no M: one of them is to have this one's (limits.cpp)
 };
 /// What the scheduler itself must heed; the rest is for who leaves the runtime.
-inline constexpr std::uint32_t kAttnSchedule = kAttnStop | kAttnPreempt;
+inline constexpr std::uint32_t kAttnSchedule = kAttnStop | kAttnPreempt | kAttnTurn;
 /// What keeps a switch from going straight to the next G.
 inline constexpr std::uint32_t kAttnSwitch = kAttnSchedule | kAttnRing;
 

@@ -241,6 +241,9 @@ inline bool has_own_work(const P* p) {
     // relaxed: a P that is another's is looked at again, as with its queue.
     return !runqempty(p) || p->unsubmitted.load(std::memory_order_relaxed) != 0;
 }
+/// An idle P's work nobody could be started for (a refused thread); or its timer, which whoever
+/// waited in the poll for it has left for a G that came first, to look there no more.
+bool left_behind(const P* p, std::int64_t now);
 // The global queue; sched.lock held.
 void globrunqput(G* gp);
 void globrunqput_hog(G* gp);
@@ -427,6 +430,8 @@ void thread_refused(int error, bool needed);
 bool m_to_be_had();
 /// If one was refused, now that there is one, it is looked for again.
 void heed_mwanted();
+/// m goes on with the idle P whose work has waited longest. False: there is none, it keeps its own.
+bool take_turn(M* m);
 /// The limit in force, or the one the runtime will start with.
 std::uint32_t max_threads();
 

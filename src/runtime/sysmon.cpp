@@ -18,6 +18,7 @@
 // It sleeps 20 us to 10 ms between rounds, as the reference's; with the probe it starts at 1 ms, as
 // blocks are announced. When all Ps are idle it sleeps longer (deep_sleep).
 #include <algorithm>
+#include <utility>
 
 #include "assist/asleep.hpp"
 #include "kernel/clock.hpp"
@@ -39,6 +40,7 @@ constexpr std::int64_t kBusyDelayNs = 5'000'000; // while Gs run: how late a sli
 constexpr std::int64_t kLookAgainNs = 2'500'000; // at one that was not seen to compute
 constexpr std::int64_t kHeedNs = 500'000;        // an M that makes runtime calls heeds by then
 constexpr std::int64_t kHogDelayNs = 1'000'000;  // while one does not
+constexpr std::int64_t kTurnNs = 5'000'000;      // how long a P keeps its M while others have none
 constexpr std::int64_t kRareNs = 1'000'000;      // looks so far apart are rare
 constexpr std::int64_t kIdleDelayNs = 100'000'000;
 constexpr std::int64_t kLongIdleNs = 2'000'000'000; // after so long
@@ -57,6 +59,7 @@ struct Seen {
     std::int64_t schedwhen = 0;
     std::int64_t asked = 0; // when the end of the slice was told; 0: it lasts
     std::uint32_t syscalltick = 0;
+    bool left_behind = false;
 };
 
 class Sysmon {
@@ -72,6 +75,7 @@ private:
     bool retake_p(P* p, Seen& s, std::int64_t now, bool asked);
     void look_at(std::int64_t when) { next_look_ = std::min(next_look_, when); }
     bool look_at_running(P* p, Seen& s, assist::Word w, std::int64_t now);
+    void look_at_idle(Seen& s, std::int64_t now);
     bool take_from_sleeper(P* p, assist::Word w);
     bool pass_on(P* p, assist::Word w, const assist::Actor& me);
     bool slice_over(P* p, Seen& s, std::int64_t now);
@@ -91,6 +95,7 @@ private:
     std::int64_t hogs_until_ = 0; // one was sent a signal lately
     std::int64_t idle_since_ = 0; // all Ps were, at each look; 0: they are not
     int idle_rounds_ = 0;
+    std::int64_t turns_when_ = 0; // Ps may be told again that others have no M
     std::int64_t trim_when_ = 0;
     std::uint32_t trim_low_[kTrimWindow] = {};
     int trim_at_ = 0;
@@ -296,11 +301,16 @@ bool Sysmon::pass_on(P* p, assist::Word w, const assist::Actor& me) {
     return true;
 }
 
-// An idle P's work nobody could be started for (a refused thread); or its timer, which whoever
-// waited in the poll for it has left for a G that came first, to look there no more.
-bool left_behind(const P* p, std::int64_t now) {
-    const std::int64_t when = p->timers.next_when.load(kRelaxed); // relaxed: a hint
-    return has_own_work(p) || (when != 0 && when <= now);
+// An idle P that somebody should have come for. Still there at the next look, and no M to be had:
+// then those there are take turns (limits.cpp).
+void Sysmon::look_at_idle(Seen& s, std::int64_t now) {
+    wakep();
+    const bool again = std::exchange(s.left_behind, true);
+    // relaxed: a hint; there is a next look.
+    if (!again || now < turns_when_ || !sched.mwanted.load(kRelaxed)) return;
+    turns_when_ = now + kTurnNs;
+    const std::uint32_t n = procs();
+    for (std::uint32_t i = 0; i < n; i++) sched.allp[i]->attention.fetch_or(kAttnTurn, kSeqCst);
 }
 
 // `asked`: an M was made as an understudy had none for a blocked P, or a plain thread has work; no
@@ -308,7 +318,11 @@ bool left_behind(const P* p, std::int64_t now) {
 bool Sysmon::retake_p(P* p, Seen& s, std::int64_t now, bool asked) {
     const assist::Word w = assist::load(*p->rec);
     if (w.state == shared::P_RUN) return look_at_running(p, s, w, now);
-    if (w.state == shared::P_IDLE && left_behind(p, now)) wakep();
+    if (w.state == shared::P_IDLE && left_behind(p, now)) {
+        look_at_idle(s, now);
+    } else {
+        s.left_behind = false;
+    }
     if (!w.in_kernel() || w.taker != 0 || sched.gcwaiting.load(kSeqCst)) return false;
     if (!long_in_kernel(p, s, w, now) && !asked) {
         look_again_ |= wanted(p);

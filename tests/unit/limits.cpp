@@ -13,6 +13,8 @@
 
 #include "baton/baton.hpp"
 #include "kernel/build.hpp"
+#include "kernel/clock.hpp"
+#include "runtime/entry.hpp"
 #include "runtime/sched.hpp"
 #include "support/child.hpp"
 
@@ -95,6 +97,85 @@ TEST_CASE("child: a lone thread" * doctest::skip()) {
 TEST_CASE("limits: work that comes while the only thread goes to sleep wakes it again") {
     for (const std::string& tier : kTiers)
         check_works(run_child("a lone thread", {tier, "BATON_MAXTHREADS=1"}));
+}
+
+namespace {
+
+/// The P that is not the caller's, taken off the idle list; nobody has it until it is put back.
+baton::rt::P* other_p() {
+    using namespace baton::rt;
+    for (;;) {
+        {
+            LockGuard guard(sched.lock);
+            if (P* p = pidleget()) return p;
+        }
+        baton::blocking([] { ::usleep(100); }); // sysmon has just looked for somebody for it
+    }
+}
+
+void put_back(baton::rt::P* p) {
+    baton::rt::LockGuard guard(baton::rt::sched.lock);
+    baton::rt::pidleput(p);
+}
+
+/// Starts a goroutine that says so, and leaves it on the other P, which has no thread.
+void leave_one_behind(std::atomic<bool>& ran) {
+    using namespace baton::rt;
+    P* other = other_p();
+    {
+        const Entry entry;
+        baton::go([&] { ran = true; });
+        bool inherit = false;
+        G* gp = runqget(getm()->p, inherit);
+        REQUIRE(gp != nullptr);
+        runqput(other, gp, false);
+    }
+    put_back(other);
+}
+
+/// Sets a timer that says so on the other P.
+void leave_timer_behind(baton::rt::Timer& timer, std::atomic<bool>& ran) {
+    using namespace baton::rt;
+    P* other = other_p();
+    const auto say = [](void* arg, std::uintptr_t, std::int64_t) {
+        *static_cast<std::atomic<bool>*>(arg) = true;
+    };
+    {
+        const Entry entry;
+        other->timers.arm(&timer, baton::kernel::nanotime() + 1'000'000, say, &ran, 0);
+    }
+    put_back(other);
+}
+
+} // namespace
+
+TEST_CASE("child: two processors with one thread" * doctest::skip()) {
+    baton::run([] {
+        for (const bool blocks : {false, true}) {
+            for (const bool timer_too : {false, true}) {
+                static baton::rt::Timer timer;
+                std::atomic<bool> ran{false};
+                timer_too ? leave_timer_behind(timer, ran) : leave_one_behind(ran);
+                const auto end = std::chrono::steady_clock::now() + 2s;
+                while (!ran && std::chrono::steady_clock::now() < end) {
+                    if (blocks) {
+                        baton::blocking([] { ::usleep(3000); });
+                    } else {
+                        baton::yield();
+                    }
+                }
+                INFO(blocks, timer_too);
+                CHECK(ran);
+            }
+        }
+    });
+    reached();
+}
+
+TEST_CASE("limits: where threads are too few for the processors, these take turns") {
+    for (const std::string& tier : kTiers)
+        check_works(run_child("two processors with one thread",
+                              {tier, "BATON_MAXPROCS=2", "BATON_MAXTHREADS=1"}));
 }
 
 TEST_CASE("child: limit set by call" * doctest::skip()) {
