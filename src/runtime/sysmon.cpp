@@ -9,7 +9,7 @@
 //   trim       idle Ms that were not needed for a while leave
 //   deadlock   when nothing will ever run again the process ends and says why
 //   crash      what a process that fails has to tell is printed from here
-//   scavenge   so do dead Gs with their stacks: 1 % of a CPU at most, 10 % when all Ps are idle;
+//   scavenge   so do dead Gs with their stacks: 4 % of a CPU at most, 10 % when all Ps are idle;
 //              and every two minutes all that is kept for later (hoard.hpp)
 //
 // What it waits for would keep Ps from everybody: so nothing here calls malloc
@@ -51,7 +51,7 @@ constexpr std::int64_t kTrimPeriodNs = 1'000'000'000;
 constexpr int kTrimWindow = 10; // rounds of kTrimPeriodNs an M must have been idle
 constexpr int kTrimAtOnce = 16;
 constexpr std::int64_t kScavengePeriodNs = 1'000'000'000;
-constexpr std::int64_t kScavengeAtOnceNs = 100'000;
+constexpr std::int64_t kScavengeAtOnceNs = 200'000;
 
 /// What was seen of a P at the last look.
 struct Seen {
@@ -364,7 +364,9 @@ void Sysmon::scavenge(std::int64_t now) {
     std::int64_t spent = 0;
     while (spent < kScavengeAtOnceNs && gfscavenge()) spent = kernel::nanotime() - now;
     const bool idle = npidle().load(kRelaxed) == sched.gomaxprocs.load(kRelaxed); // relaxed: a hint
-    scavenge_when_ = now + spent * (idle ? 10 : 100);
+    // What it took longer than that was others' turn on the CPU.
+    spent = std::min(spent, 2 * kScavengeAtOnceNs);
+    scavenge_when_ = now + spent * (idle ? 10 : 25);
 }
 
 } // namespace
