@@ -51,18 +51,16 @@ bool sleep_for(const std::chrono::duration<Rep, Period>& d, const Until& until,
 /// Parks the calling goroutine until `t` on any clock, which is read once.
 template <class Clock, class Duration>
 void sleep_until(const std::chrono::time_point<Clock, Duration>& t) {
-    const auto now = Clock::now();
-    if (t > now) sleep_for(t - now);
+    sleep_for(detail::saturating_from_now(t));
 }
 template <class Clock, class Duration>
 void sleep_until(const std::chrono::time_point<Clock, Duration>& t, const Until& until) {
-    const auto now = Clock::now();
-    if (t > now) sleep_for(t - now, until);
+    sleep_for(detail::saturating_from_now(t), until);
 }
 template <class Clock, class Duration>
 bool sleep_until(const std::chrono::time_point<Clock, Duration>& t, const Until& until,
                  std::error_code& ec) {
-    return sleep_for(t - Clock::now(), until, ec);
+    return sleep_for(detail::saturating_from_now(t), until, ec);
 }
 
 } // namespace baton

@@ -28,13 +28,24 @@ std::chrono::nanoseconds saturating_ns(const std::chrono::duration<Rep, Period>&
     if (Wide(d) <= Wide(nanoseconds::min())) return nanoseconds::min();
     return std::chrono::ceil<nanoseconds>(d);
 }
+/// How far `t` is from now on its clock, or as far as nanoseconds can tell. Not `t - Clock::now()`:
+/// of a time_point::min(), or one that counts hours, that overflows.
+template <class Clock, class Duration>
+std::chrono::nanoseconds saturating_from_now(const std::chrono::time_point<Clock, Duration>& t) {
+    const std::int64_t when = saturating_ns(t.time_since_epoch()).count();
+    const std::int64_t now = saturating_ns(Clock::now().time_since_epoch()).count();
+    std::int64_t ns = 0;
+    if (__builtin_sub_overflow(when, now, &ns))
+        return when < now ? std::chrono::nanoseconds::min() : std::chrono::nanoseconds::max();
+    return std::chrono::nanoseconds(ns);
+}
 /// CLOCK_MONOTONIC at `t`: that of the steady clock, or as far from now as `t` is on another one.
 template <class Clock, class Duration>
 std::int64_t deadline_ns(const std::chrono::time_point<Clock, Duration>& t) {
     if constexpr (std::is_same_v<Clock, std::chrono::steady_clock>) {
         return saturating_ns(t.time_since_epoch()).count();
     } else {
-        return saturating_deadline_ns(saturating_ns(t - Clock::now()));
+        return saturating_deadline_ns(saturating_from_now(t));
     }
 }
 } // namespace detail

@@ -77,6 +77,56 @@ TEST_CASE("deadlines beyond the clock mean for ever") {
     });
 }
 
+namespace {
+
+/// Its zero is far off: differences of its times overflow where the system clock's do not.
+using FileClock = std::chrono::file_clock;
+template <class Clock, class Duration = typename Clock::duration>
+constexpr auto kFirst = std::chrono::time_point<Clock, Duration>::min();
+template <class Clock, class Duration = typename Clock::duration>
+constexpr auto kLast = std::chrono::time_point<Clock, Duration>::max();
+
+void is_over(const auto& t) {
+    const std::int64_t when = baton::Until(t).when_ns();
+    CHECK(when <= baton::Until(0s).when_ns());
+    std::error_code ec;
+    CHECK(baton::sleep_until(t, baton::Until(), ec));
+    CHECK_FALSE(ec);
+    baton::sleep_until(t, baton::Until());
+    baton::sleep_until(t);
+}
+void never_comes(const auto& t) {
+    std::error_code ec;
+    CHECK_FALSE(baton::sleep_until(t, 100us, ec));
+    CHECK(ec == std::errc::timed_out);
+    CHECK_THROWS_AS(baton::sleep_until(t, 100us), std::system_error);
+    // Fifty years off, at the least: the system clock can count 236 more.
+    CHECK(baton::Until(t).when_ns() > baton::Until(24h * 365 * 50).when_ns());
+}
+
+} // namespace
+
+TEST_CASE("the first time of any clock is over, its last never comes") {
+    using std::chrono::duration, std::chrono::hours, std::chrono::years;
+    using std::chrono::system_clock;
+    baton::run([] {
+        is_over(kFirst<Steady>);
+        is_over(kFirst<Steady, hours>);
+        is_over(kFirst<system_clock>);
+        is_over(kFirst<system_clock, hours>);
+        is_over(kFirst<FileClock>);
+        is_over(std::chrono::time_point<system_clock, duration<double>>(duration<double>(-1e300)));
+        never_comes(kLast<Steady>);
+        never_comes(kLast<Steady, hours>);
+        never_comes(kLast<system_clock>);
+        never_comes(kLast<system_clock, hours>);
+        never_comes(kLast<system_clock, years>);
+        never_comes(kLast<FileClock>);
+        never_comes(
+            std::chrono::time_point<system_clock, duration<double>>(duration<double>(1e300)));
+    });
+}
+
 TEST_CASE("sleep_until wakes at the time of any clock") {
     baton::run([] {
         const auto steady = Steady::now() + 3ms;
