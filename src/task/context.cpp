@@ -8,6 +8,9 @@
 // read it once `told` is set, and whoever learns of the end by token or channel comes after. The
 // channel is last: who learns by it finds the token stopped, and all below over.
 //
+// Nothing here calls itself for the next one up or down: contexts may be nested more deeply than a
+// goroutine's stack would bear.
+//
 // Rejected: a std::stop_callback of the token above. Its destructor waits for a callback that runs
 // unless that is on the calling thread, where it must be the caller's own; here another goroutine
 // may have come to that thread.
@@ -39,10 +42,22 @@ struct ContextEnd : std::enable_shared_from_this<ContextEnd> {
     void end(std::error_code why, const std::exception_ptr& what) noexcept {
         if (told_of() || !tell(why, what ? what : make_cause(why))) return;
         source.request_stop();
-        while (const auto child = next_child()) child->end(err, cause);
-        std::error_code closed_once; // so there is none
-        done.close(closed_once);
-        if (timer) timer->stop();
+        ContextEnd* at = this;
+        while (true) {
+            if (auto child = at->next_child()) {
+                if (!child->tell(err, cause)) continue; // who did sees to those below it
+                at = child.get();
+                at->held = std::move(child);
+                at->source.request_stop();
+                continue;
+            }
+            std::error_code closed_once; // so there is none
+            at->done.close(closed_once);
+            if (at->timer) at->timer->stop();
+            if (at == this) return;
+            const auto all_below_are_over = std::move(at->held);
+            at = at->above.get();
+        }
     }
     bool tell(std::error_code why, const std::exception_ptr& what) noexcept {
         const rt::Entry entry;
@@ -101,6 +116,7 @@ struct ContextEnd : std::enable_shared_from_this<ContextEnd> {
     std::stop_source source;
     std::optional<Timer> timer; // there, if there will be one, before others see this
     std::shared_ptr<ContextEnd> above;
+    std::shared_ptr<ContextEnd> held; // itself, while those below it end for what is above
     rt::Lock lock{rt::Rank::kLeaf};
     ContextEnd* children = nullptr; // under lock; of these `next` and `link` too
     ContextEnd* next = nullptr;
@@ -108,6 +124,21 @@ struct ContextEnd : std::enable_shared_from_this<ContextEnd> {
 };
 
 struct ContextNode {
+    ContextNode() = default;
+    ContextNode(const ContextNode&) = delete;
+    ContextNode& operator=(const ContextNode&) = delete;
+    /// With it go those above that nobody else has, each before its parent.
+    ~ContextNode() {
+        end.reset();
+        std::shared_ptr<ContextNode> up = std::move(parent);
+        while (up.use_count() == 1) {
+            // That count is read relaxed. To copy the handle is an acquire: what others did with
+            // the node has been done.
+            const std::shared_ptr<ContextNode> now_ours = up;
+            up = std::move(now_ours->parent);
+        }
+    }
+
     std::shared_ptr<ContextNode> parent;
     std::shared_ptr<ContextEnd> end; // its own, or its parent's
     const std::type_info* key = nullptr;

@@ -6,6 +6,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <deque>
 #include <memory>
 #include <optional>
 #include <stdexcept>
@@ -338,6 +339,34 @@ TEST_CASE("contexts and tasks that go while their parent ends") {
         wg.wait();
         CHECK(ended == 600);
         CHECK(stopped == 600);
+    });
+}
+
+TEST_CASE("contexts may be nested more deeply than a stack is large") {
+    constexpr int kDeep = 10000; // calls of some bytes each would need more than 64 KiB
+    over_procs([](int) {
+        CancelContext root = with_cancel({});
+        auto counted = std::make_shared<int>(0);
+        struct Counted {
+            using type = std::shared_ptr<int>;
+        };
+        Context values = with_value<Counted>(root, counted);
+        for (int i = 0; i < kDeep; i++) values = with_value<Number>(values, i);
+        CHECK(*values.value<Number>() == kDeep - 1);
+        CHECK(values.value<Counted>());
+        values = Context();
+        CHECK(counted.use_count() == 1);
+
+        std::deque<CancelContext> nested;
+        nested.push_back(with_cancel(with_value<Counted>(root, counted)));
+        while (nested.size() < kDeep) nested.push_back(with_cancel(nested.back()));
+        const Context last = nested.back();
+        root.cancel(std::make_exception_ptr(std::runtime_error("enough")));
+        check_over(last, std::errc::operation_canceled);
+        CHECK(said(last.cause()) == "enough");
+        for (const auto& c : nested) CHECK(is_over(c));
+        nested.clear();
+        CHECK(counted.use_count() == 2); // by way of the last
     });
 }
 
