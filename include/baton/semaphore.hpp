@@ -15,6 +15,11 @@
 #pragma GCC visibility push(default)
 namespace baton {
 
+namespace detail {
+/// Ends the process: nobody can have so many, or so few.
+[[noreturn]] void no_such_permits() noexcept;
+} // namespace detail
+
 /// Permits are taken one or several at a time, first come first served: who wants many is not
 /// passed by those who want few. Any thread may release what another acquired. May be destroyed as
 /// soon as nobody waits and what had to be released has been acquired. Waiting parks the goroutine,
@@ -22,7 +27,9 @@ namespace baton {
 class Semaphore {
 public:
     /// With `permits` to begin with; 0 to max().
-    explicit Semaphore(std::ptrdiff_t permits) noexcept : state_(permits * kOne) {}
+    explicit Semaphore(std::ptrdiff_t permits) noexcept : state_(permits * kOne) {
+        if (permits < 0 || permits > max()) detail::no_such_permits();
+    }
     Semaphore(const Semaphore&) = delete;
     Semaphore& operator=(const Semaphore&) = delete;
 
@@ -30,7 +37,8 @@ public:
         return std::numeric_limits<std::ptrdiff_t>::max() / kOne;
     }
 
-    /// Takes `n` permits, 0 to max(); parks until there are so many.
+    /// Takes `n` permits, 0 to max(); parks until there are so many. Here and below any other
+    /// number ends the process.
     void acquire(std::ptrdiff_t n = 1) { (void)acquire_within(n, nullptr); }
     /// The same, as long as `until` lets it; throws std::system_error, with the code timed_out or
     /// operation_canceled, if there were not enough then. None are taken.
@@ -48,6 +56,7 @@ public:
     }
     /// Takes them if that can be done at once and nobody waits. Never parks.
     [[nodiscard]] bool try_acquire(std::ptrdiff_t n = 1) noexcept {
+        if (n < 0 || n > max()) detail::no_such_permits();
         std::int64_t state = state_.load(std::memory_order_relaxed); // relaxed: a CAS confirms it
         while (!(state & kWaiters) && state >= n * kOne) {
             // acquire: pairs with release. relaxed on failure: as above.

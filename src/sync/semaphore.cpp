@@ -34,6 +34,10 @@ void grant(Word& word, rt::SemaQueue& queue, rt::GQueue& woken) {
 
 } // namespace
 
+void detail::no_such_permits() noexcept {
+    rt::fatal("Semaphore of, or asked for, fewer permits than none or more than max()");
+}
+
 detail::WaitEnd Semaphore::acquire_slow(std::ptrdiff_t n, const Until* until) {
     rt::must_park("Semaphore::acquire");
     rt::SemaWait turn(&state_, rt::WaitReason::kSemaphoreAcquire, until);

@@ -142,7 +142,27 @@ TEST_CASE("child: releases less than none" * doctest::skip()) {
     reached();
 }
 
+TEST_CASE("child: acquires less than none" * doctest::skip()) {
+    Semaphore sem(3);
+    sem.acquire(-1);
+    reached();
+}
+
+TEST_CASE("child: acquires more than there can be" * doctest::skip()) {
+    Semaphore sem(3);
+    (void)sem.try_acquire(Semaphore::max() + 1);
+    reached();
+}
+
+TEST_CASE("child: begins with less than none" * doctest::skip()) {
+    const Semaphore sem(-1);
+    reached();
+}
+
 TEST_CASE("misuse of a Semaphore ends the process") {
+    for (const char* title : {"acquires less than none", "acquires more than there can be",
+                              "begins with less than none"})
+        check_dies(title, "baton: Semaphore of, or asked for, fewer permits than none");
     check_dies("releases too many", "baton: Semaphore::release gives more permits than max()");
     check_dies("releases less than none", "baton: Semaphore::release gives more permits");
 }
