@@ -9,9 +9,11 @@
 #include <cxxabi.h>
 #include <unwind.h>
 
+#include <charconv>
 #include <cstdlib>
 #include <cstring>
 #include <exception>
+#include <string>
 #include <string_view>
 #include <typeinfo>
 
@@ -40,6 +42,11 @@ void follow(const std::nested_exception* in, int depth) {
     }
 }
 
+struct Decimal {
+    explicit Decimal(int n) { *std::to_chars(text, text + sizeof text - 1, n).ptr = '\0'; }
+    char text[16];
+};
+
 // Of what std::throw_with_nested makes: the type it was given.
 const char* thrown_type(char* name) {
     constexpr std::string_view kWrapped = "std::_Nested_exception<";
@@ -63,6 +70,12 @@ void say_current(int depth) noexcept {
     } catch (const std::nested_exception& e) {
         say(depth, text, nullptr);
         follow(&e, depth);
+    } catch (const std::string& s) {
+        say(depth, "std::string", s.c_str());
+    } catch (const char* s) {
+        say(depth, text, s);
+    } catch (int n) {
+        say(depth, text, Decimal(n).text);
     } catch (...) {
         say(depth, text, nullptr);
     }

@@ -174,6 +174,12 @@ TEST_CASE("child: throws no exception" * doctest::skip()) {
 TEST_CASE("child: throws an int" * doctest::skip()) {
     throw_on_goroutine([] { throw 7; });
 }
+TEST_CASE("child: throws words" * doctest::skip()) {
+    throw_on_goroutine([] { throw "words alone"; });
+}
+TEST_CASE("child: throws a string" * doctest::skip()) {
+    throw_on_goroutine([] { throw std::string("a string"); });
+}
 TEST_CASE("child: rethrows" * doctest::skip()) {
     throw_on_goroutine([] {
         try {
@@ -215,10 +221,12 @@ TEST_CASE("crash: any exception, with those nested in it") {
     };
     panics("throws its own", "(anonymous namespace)::OwnError: own text");
     panics("throws no exception", "(anonymous namespace)::NoException");
-    panics("throws an int", "int");
+    panics("throws an int", "int: 7");
+    panics("throws words", "char const*: words alone");
+    panics("throws a string", "std::string: a string");
     panics("rethrows", "std::runtime_error: again");
     panics("throws nested",
-           "std::runtime_error: outer\n\tnested: std::logic_error: middle\n\tnested: int");
+           "std::runtime_error: outer\n\tnested: std::logic_error: middle\n\tnested: int: 7");
     panics("throws nested without text",
            "(anonymous namespace)::Nesting\n\tnested: std::runtime_error: inner");
 }
