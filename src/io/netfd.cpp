@@ -213,7 +213,10 @@ IoResult NetFd::write_zero_copy(const std::byte* buf, std::size_t size, const Un
             const long n = raw_syscall(__NR_sendto, fd, buf + done, want,
                                        MSG_NOSIGNAL | MSG_ZEROCOPY, nullptr, 0);
             // ENOBUFS: as many notices are outstanding as net.core.optmem_max allows.
-            if (n == -ENOBUFS && zero_copies_ > 0) return reap_zero_copies();
+            if (n == -ENOBUFS && zero_copies_ > 0) {
+                if (const int err = reap_zero_copies()) return err;
+                continue;
+            }
             if (n < 0) return n;
             done += static_cast<std::size_t>(n);
             zero_copies_++;
