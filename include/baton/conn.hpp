@@ -6,6 +6,7 @@
 
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <span>
@@ -178,6 +179,23 @@ public:
         return zero_copy_in(buf, &until, &ec);
     }
 
+    /// Sends `size` bytes of the regular file `from` within the kernel, as sendfile(2) does: at its
+    /// position, or at *from_at if that is not null, which moves on. Fewer only where it ends, or
+    /// with an error.
+    std::size_t send_file(int from, std::int64_t* from_at, std::size_t size) {
+        return send_file_in(from, from_at, size, nullptr, nullptr);
+    }
+    std::size_t send_file(int from, std::int64_t* from_at, std::size_t size, std::error_code& ec) {
+        return send_file_in(from, from_at, size, nullptr, &ec);
+    }
+    std::size_t send_file(int from, std::int64_t* from_at, std::size_t size, const Until& until) {
+        return send_file_in(from, from_at, size, &until, nullptr);
+    }
+    std::size_t send_file(int from, std::int64_t* from_at, std::size_t size, const Until& until,
+                          std::error_code& ec) {
+        return send_file_in(from, from_at, size, &until, &ec);
+    }
+
     /// Sends `bytes`, at least one, and with the first of them copies of descriptors, 253 at most.
     /// Unix sockets only.
     std::size_t send_fds(std::span<const std::byte> bytes, std::span<const int> fds) {
@@ -196,7 +214,9 @@ public:
         return send_fds_in(bytes, fds, &until, &ec);
     }
     /// Reads, and adds to `fds` the descriptors that came along: the caller's to close, close-on-
-    /// exec is set. One read never spans two messages with descriptors.
+    /// exec is set. One read never spans two messages with descriptors. Where the process has no
+    /// room for them all those that are left are lost: std::errc::too_many_files_open, with the
+    /// bytes and the others.
     std::size_t recv_fds(std::span<std::byte> buf, std::vector<int>& fds) {
         return recv_fds_in(buf, fds, nullptr, nullptr);
     }
@@ -248,6 +268,8 @@ private:
     std::size_t writev_in(std::span<const std::span<const std::byte>> bufs, const Until* until,
                           std::error_code* ec);
     std::size_t zero_copy_in(std::span<const std::byte> buf, const Until* until,
+                             std::error_code* ec);
+    std::size_t send_file_in(int from, std::int64_t* from_at, std::size_t size, const Until* until,
                              std::error_code* ec);
     std::size_t send_fds_in(std::span<const std::byte> bytes, std::span<const int> fds,
                             const Until* until, std::error_code* ec);

@@ -115,7 +115,8 @@ private:
 /// Moves bytes between files within the kernel, `size` at most: how many; 0 at the end. At the
 /// files' positions where an offset is null, else at *offset, which moves on. As
 /// copy_file_range(2), sendfile(2) (from a file to any descriptor) and splice(2) (one of the two a
-/// pipe). A non-blocking descriptor may have them fail with EAGAIN.
+/// pipe). A non-blocking descriptor may have them fail with EAGAIN; to a connection of ours it is
+/// Conn::send_file that waits.
 std::size_t copy_file_range(int from, std::int64_t* from_at, int to, std::int64_t* to_at,
                             std::size_t size);
 std::size_t copy_file_range(int from, std::int64_t* from_at, int to, std::int64_t* to_at,

@@ -111,6 +111,12 @@ std::size_t Conn::zero_copy_in(std::span<const std::byte> buf, const Until* unti
               [&](NetFd& fd) { return fd.write_zero_copy(buf.data(), buf.size(), until); });
 }
 
+std::size_t Conn::send_file_in(int from, std::int64_t* from_at, std::size_t size,
+                               const Until* until, std::error_code* ec) {
+    return on("Conn::send_file", "send_file", fd_.get(), ec,
+              [&](NetFd& fd) { return fd.send_file(from, from_at, size, until); });
+}
+
 std::size_t Conn::send_fds_in(std::span<const std::byte> bytes, std::span<const int> fds,
                               const Until* until, std::error_code* ec) {
     return on("Conn::send_fds", "send_fds", fd_.get(), ec,

@@ -40,6 +40,8 @@ public:
     IoResult readv(std::span<const std::span<std::byte>> bufs, const Until* until);
     IoResult writev(std::span<const std::span<const std::byte>> bufs, const Until* until);
     IoResult write_zero_copy(const std::byte* buf, std::size_t size, const Until* until);
+    // netfd_file.cpp
+    IoResult send_file(int from, std::int64_t* from_at, std::size_t size, const Until* until);
     // netfd_accept.cpp
     /// The next connection, in *peer_fd.
     int accept(OwnedFd* peer_fd, SocketAddress* peer, const Until* until);

@@ -71,8 +71,10 @@ IoResult NetFd::send_fds(std::span<const std::byte> bytes, std::span<const int> 
 IoResult NetFd::recv_fds(std::span<std::byte> buf, std::vector<int>& fds, const Until* until) {
     if (family_ != AF_UNIX) return {0, EOPNOTSUPP};
     fds.reserve(fds.size() + kFdsMax); // what has come must not be lost for want of memory
-    return result(on_side(Side::kRead, until, [&](int fd) {
-        alignas(cmsghdr) char control[CMSG_SPACE(kFdsMax * sizeof(int))];
+    bool lost = false;
+    IoResult r = result(on_side(Side::kRead, until, [&](int fd) {
+        // The rest for credentials, where the socket was told to have them come along.
+        alignas(cmsghdr) char control[CMSG_SPACE(kFdsMax * sizeof(int)) + 128];
         iovec part = part_of(buf);
         msghdr message{};
         message.msg_iov = &part;
@@ -88,8 +90,11 @@ IoResult NetFd::recv_fds(std::span<std::byte> buf, std::vector<int>& fds, const 
             fds.resize(at + count);
             std::memcpy(&fds[at], CMSG_DATA(c), count * sizeof(int));
         }
+        lost = (message.msg_flags & MSG_CTRUNC) != 0;
         return n;
     }));
+    if (lost) r.err = EMFILE;
+    return r;
 }
 
 /// What `send` answers. No event tells of room with a Unix receiver that the socket is not

@@ -5,15 +5,18 @@
 
 #include <atomic>
 #include <chrono>
+#include <csignal>
 #include <cstdio>
 #include <cstring>
 #include <string>
 #include <vector>
 
 #include <fcntl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "../support/files.hpp"
 #include "../support/net.hpp"
 
 using namespace std::chrono_literals;
@@ -234,6 +237,85 @@ TEST_CASE("descriptors go along with bytes, and are another process's own then")
         Pair tcp = tcp_pair();
         tcp.client.send_fds(text("x"), {}, {}, ec);
         CHECK(ec == std::errc::operation_not_supported);
+    });
+}
+
+TEST_CASE("descriptors that there is no room for are not lost unheard") {
+    on_goroutine([] {
+        auto [left, right] = Conn::pair();
+        const int sent[] = {::dup(0), ::dup(0), ::dup(0), ::dup(0), ::dup(0)};
+        left.send_fds(text("five"), sent);
+        rlimit limit;
+        REQUIRE(::getrlimit(RLIMIT_NOFILE, &limit) == 0);
+        const rlimit few{static_cast<rlim_t>(sent[4]) + 3, limit.rlim_max};
+        std::vector<int> fds;
+        std::error_code ec;
+        char buf[8];
+        REQUIRE(::setrlimit(RLIMIT_NOFILE, &few) == 0);
+        const std::size_t n = right.recv_fds(room(buf), fds, ec);
+        REQUIRE(::setrlimit(RLIMIT_NOFILE, &limit) == 0);
+        CHECK(n == 4);
+        CHECK(ec == std::errc::too_many_files_open);
+        CHECK(fds.size() < 5);
+        for (const int fd : fds) ::close(fd);
+        for (const int fd : sent) ::close(fd);
+        // What else comes along takes no room from them.
+        const int on = 1;
+        REQUIRE(::setsockopt(right.fd(), SOL_SOCKET, SO_PASSCRED, &on, sizeof on) == 0);
+        const std::vector<int> many(253, 0);
+        fds.clear();
+        left.send_fds(text("many"), many);
+        CHECK(right.recv_fds(room(buf), fds, ec) == 4);
+        CHECK_FALSE(ec);
+        CHECK(fds.size() == many.size());
+        for (const int fd : fds) ::close(fd);
+    });
+}
+
+TEST_CASE("a file is sent within the kernel, to a slow reader and to none") {
+    on_goroutine([] {
+        const files_test::Scratch scratch;
+        auto file = baton::File::open(scratch / "f", O_RDWR | O_CREAT);
+        std::string data(8 << 20, '\0');
+        for (std::size_t i = 0; i < data.size(); i++) data[i] = static_cast<char>(i * 31 + i / 251);
+        file.write(text(data));
+        Pair pair = tcp_pair();
+        std::string got;
+        baton::WaitGroup wg;
+        wg.go([&] {
+            std::vector<char> buf(70'000);
+            while (const std::size_t n = pair.client.read(buf.data(), buf.size())) {
+                got.append(buf.data(), n);
+                baton::sleep_for(20us);
+            }
+        });
+        std::int64_t at = 5;
+        CHECK(pair.server.send_file(file.fd(), &at, 2 * data.size()) == data.size() - 5); // its end
+        CHECK(at == static_cast<std::int64_t>(data.size()));
+        CHECK(pair.server.send_file(file.fd(), nullptr, 3) == 0); // its position
+        CHECK(::lseek(file.fd(), 1, SEEK_SET) == 1);
+        CHECK(pair.server.send_file(file.fd(), nullptr, 3) == 3);
+        pair.server.shutdown_write();
+        wg.wait();
+        CHECK(got == data.substr(5) + data.substr(1, 3));
+
+        Pair idle = tcp_pair();
+        std::error_code ec;
+        at = 0;
+        const std::size_t n = idle.server.send_file(file.fd(), &at, data.size(), 5ms, ec);
+        CHECK(ec == std::errc::timed_out);
+        CHECK(n < data.size());
+        CHECK(at == static_cast<std::int64_t>(n));
+        idle.client.close(); // with bytes unread: a reset
+        while (!ec || ec == std::errc::timed_out)
+            idle.server.send_file(file.fd(), &(at = 0), 10, 1ms, ec);
+        idle.server.send_file(file.fd(), &at, 10, ec);
+        CHECK(ec == std::errc::broken_pipe); // and no SIGPIPE
+        sigset_t pending;
+        REQUIRE(::sigpending(&pending) == 0);
+        CHECK(::sigismember(&pending, SIGPIPE) == 0);
+        pair.client.send_file(-1, nullptr, 1, ec);
+        CHECK(ec == std::errc::bad_file_descriptor);
     });
 }
 

@@ -221,6 +221,8 @@ TEST_CASE("connections have limited waits") {
         row("Conn::write", WAIT(conn.write(bytes("text"), limit...)));
         row("Conn::write of text", WAIT(conn.write("text", limit...)));
         row("Conn::writev", WAIT(conn.writev(texts, limit...)));
+        const auto file = baton::File::open("/proc/self/exe", O_RDONLY);
+        row("Conn::send_file", WAIT(conn.send_file(file.fd(), nullptr, 1, limit...)));
         row("Conn::send_fds", WAIT(conn.send_fds(bytes("text"), sent, limit...)));
 
         baton::Listener listener = baton::Listener::listen("tcp", "127.0.0.1:0");
