@@ -15,9 +15,9 @@
 namespace baton::detail {
 
 /// One that may block: announced, and in its turn. Again where a signal came first.
-template <class... Args>
+template <rt::FileCall::Turn turn = rt::FileCall::Turn::kOne, class... Args>
 long file_call(long nr, Args... args) {
-    const rt::FileCall call;
+    const rt::FileCall call(turn);
     for (;;) {
         const long result = kernel::raw_syscall(nr, args...);
         if (result != -EINTR) return result;

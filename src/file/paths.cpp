@@ -13,6 +13,8 @@ using detail::throw_if;
 
 namespace {
 
+constexpr auto kNoTurn = rt::FileCall::Turn::kNone;
+
 std::size_t moved(long result, std::error_code& ec) {
     ec = error_of_result(result);
     return result < 0 ? 0 : static_cast<std::size_t>(result);
@@ -32,9 +34,10 @@ std::size_t copy_file_range(int from, std::int64_t* from_at, int to, std::int64_
     return n;
 }
 
+// These two may wait for who reads or fills a pipe.
 std::size_t sendfile(int to, int from, std::int64_t* from_at, std::size_t size,
                      std::error_code& ec) {
-    return moved(file_call(__NR_sendfile, to, from, from_at, size), ec);
+    return moved(file_call<kNoTurn>(__NR_sendfile, to, from, from_at, size), ec);
 }
 std::size_t sendfile(int to, int from, std::int64_t* from_at, std::size_t size) {
     std::error_code ec;
@@ -45,7 +48,7 @@ std::size_t sendfile(int to, int from, std::int64_t* from_at, std::size_t size) 
 
 std::size_t splice(int from, std::int64_t* from_at, int to, std::int64_t* to_at, std::size_t size,
                    unsigned flags, std::error_code& ec) {
-    return moved(file_call(__NR_splice, from, from_at, to, to_at, size, flags), ec);
+    return moved(file_call<kNoTurn>(__NR_splice, from, from_at, to, to_at, size, flags), ec);
 }
 std::size_t splice(int from, std::int64_t* from_at, int to, std::int64_t* to_at, std::size_t size,
                    unsigned flags) {
