@@ -144,9 +144,12 @@ bool becomes_standby() {
            !sched.has_standby.exchange(true, kSeqCst);
 }
 
-// The thread of an M. Returns when it is told to leave.
+// The thread of an M. Returns when it is told to leave (mexit).
 void* mstart(void* arg) {
     auto* m = static_cast<M*>(arg);
+    void* way_out[5]; // as __builtin_setjmp wants it
+    if (__builtin_setjmp(way_out) != 0) return nullptr;
+    m->way_out = way_out;
     kernel::set_thread_name("baton/m");
     attach(m);
     install_signal_stack(m);
@@ -191,7 +194,14 @@ void mwake(M* m) {
     if (m->asleep.load(kSeqCst)) kernel::futex_wake(&m->park, 1);
 }
 
-void mexit(M* m) {
+// By a jump back to where the thread began, over frames of the scheduler's that hold nothing.
+//
+// Rejected: pthread_exit, which calls what was left on the thread by pthread_cleanup_push. A
+// goroutine that parks between that and the pop, as in what pthread_once runs, pops it on another
+// thread: the first one keeps a pointer to a stack that is long another's. (longjmp looks there,
+// too.)
+[[gnu::noinline]] void mexit(M* m) {
+    void** const way_out = m->way_out;
     set_state(m, shared::M_DEAD);
     std::atomic_ref(m->rec->tid).store(0, kRelaxed); // relaxed: as in attach
     remove_signal_stack(m);
@@ -203,7 +213,7 @@ void mexit(M* m) {
     // lost.
     if (!sched.probe || sched.probe->unregister_thread() == 0)
         free_m(m); // nothing of m is used by this thread after this
-    pthread_exit(nullptr);
+    __builtin_longjmp(way_out, 1);
 }
 
 void help_pending(std::uint32_t cpu) {

@@ -275,6 +275,7 @@ struct M {
     std::atomic<std::uint32_t> idlelink{0};
     kernel::RseqArea* own_rseq = nullptr;
     void* sigstack = nullptr;
+    void** way_out = nullptr;           // mexit's
     std::atomic<bool> signalled{false}; // a SIGURG that preempt.cpp sent is under way
     // Whether it computes, as preempt.cpp has seen it without a probe: how often it had slept, what
     // CPU time it had used by then, and the first and the last of a row of looks that saw it sleep.

@@ -4,6 +4,7 @@
 // Goroutines in them hold no threads, or so many at most.
 #include <doctest/doctest.h>
 
+#include <array>
 #include <atomic>
 #include <cerrno>
 #include <csignal>
@@ -17,6 +18,7 @@
 #include <pthread.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -166,6 +168,41 @@ TEST_CASE("child: pthread_once of a thread" * doctest::skip()) {
         other.join();
         CHECK(inits == 1);
     });
+}
+
+// What libc runs, it wants to clean up after on the thread where it began.
+TEST_CASE("child: moved in pthread_once" * doctest::skip()) {
+    static std::array<pthread_once_t, 64> each{};
+    static std::atomic<int> moved;
+    baton::run([] {
+        baton::set_max_procs(4);
+        baton::WaitGroup wg;
+        for (pthread_once_t& one : each) {
+            wg.go([&one] {
+                ::pthread_once(&one, [] {
+                    const long began = ::syscall(SYS_gettid);
+                    for (int i = 0; i < 10; i++) ::usleep(100);
+                    moved += ::syscall(SYS_gettid) != began;
+                });
+            });
+        }
+        wg.wait();
+        // They take their threads along.
+        baton::Latch all(32);
+        for (int i = 0; i < 32; i++) {
+            wg.go([&] {
+                baton::lock_os_thread();
+                all.arrive_and_wait();
+            });
+        }
+        wg.wait();
+        ::usleep(20'000);
+    });
+    std::printf("%d moved\n", moved.load());
+    if (moved > 0) reached();
+}
+TEST_CASE("threads end well on which goroutines have begun what they ended on others") {
+    check_works(run_child("moved in pthread_once", {preload()}));
 }
 
 TEST_CASE("child: fgets" * doctest::skip()) {
