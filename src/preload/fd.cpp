@@ -2,6 +2,7 @@
 #include "preload/fd.hpp"
 
 #include <fcntl.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 
@@ -142,6 +143,15 @@ void forget_descriptors() {
             d[i].in_ring.store(0, kRelaxed); // relaxed: as above
         }
     }
+}
+
+bool ends_unready(int fd, std::size_t n) {
+    struct { // the kernel's struct termios
+        tcflag_t c_iflag, c_oflag, c_cflag, c_lflag;
+        cc_t c_line, c_cc[19];
+    } t;
+    if (raw_syscall(SYS_ioctl, fd, TCGETS, &t) != 0 || (t.c_lflag & ICANON)) return false;
+    return t.c_cc[VMIN] == 0 || t.c_cc[VMIN] > n;
 }
 
 // ---- waiting ----

@@ -113,6 +113,10 @@ inline bool is_ready(int fd, short events) {
     return raw_syscall(SYS_poll, &pfd, 1, 0) != 0;
 }
 
+/// Is it a terminal whose reads of `n` bytes end without poll's news: after some time (VMIN is 0),
+/// or with less than poll waits for (VMIN is more)?
+bool ends_unready(int fd, std::size_t n);
+
 /// A descriptor of our own, which tells that a child or a thread has ended.
 class PidFd {
 public:

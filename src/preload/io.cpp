@@ -72,6 +72,8 @@ long transfer_in(int fd, const iovec* iov, int n) {
             d->kind.store(Kind::kUnknown, std::memory_order_relaxed); // relaxed: a guess
         } else if (r != -EAGAIN) {
             return r;
+        } else if (kind == Kind::kPollable && ends_unready(fd, total(iov, n))) {
+            return block(fd, iov, n, false);
         } else {
             const Next next = wait();
             if (next == Next::kGiveUp) return -wait.error();

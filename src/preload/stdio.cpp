@@ -12,7 +12,7 @@ using Next = Wait::Next;
 // Of FILE::_flags, as libc has them.
 constexpr int kUnbuffered = 0x2, kNoReads = 0x4, kNoWrites = 0x8, kEof = 0x10, kBackup = 0x100,
               kLines = 0x200;
-constexpr std::ptrdiff_t kBuffer = 4096; // as libc makes them for what is no file
+constexpr std::size_t kBuffer = 4096; // as libc makes them for what is no file
 
 // relaxed: guesses; another thread may be in a call on this stream.
 char* at(char* const& pointer) {
@@ -29,7 +29,7 @@ void await(int fd, bool for_write) {
     long err = 0;
     if (!d || kind_of(d, fd, &err) == Kind::kFile || err != 0) return;
     const short events = for_write ? POLLOUT : POLLIN;
-    if (is_ready(fd, events)) return;
+    if (is_ready(fd, events) || (!for_write && ends_unready(fd, kBuffer))) return;
     Wait wait(d, fd, for_write);
     if (!wait.may_wait() || wait.deadline() != kNever) return;
     while (wait() == Next::kTryAgain && !is_ready(fd, events)) {
@@ -47,7 +47,7 @@ bool will_write(FILE* f, std::size_t n) {
     if (room > 0 || pending > 0) return n > static_cast<std::size_t>(room);
     // Nothing has been written yet, nor may there be a buffer.
     const std::ptrdiff_t size = at(f->_IO_buf_end) - at(f->_IO_buf_base);
-    return n >= static_cast<std::size_t>(size > 0 ? size : kBuffer);
+    return n >= (size > 0 ? static_cast<std::size_t>(size) : kBuffer);
 }
 
 } // namespace

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include <sys/uio.h>
+#include <termios.h>
 
 #include "preload/rows/rows.hpp"
 
@@ -268,6 +269,62 @@ void add_messages(Rows& rows) {
                     }});
 }
 
+/// Terminals without lines: how many bytes a read is to wait for, and how long (tenths of a
+/// second).
+void add_terminals(Rows& rows) {
+    struct Case {
+        const char* name;
+        cc_t min, time;
+        const char *first, *then;
+        std::chrono::milliseconds least;
+    };
+    static constexpr Case kCases[] = {
+        {"VMIN 0", 0, 0, "", "", 0ms},
+        {"VMIN 0, something there", 0, 0, "ab", "", 0ms},
+        {"VMIN 0 VTIME 1", 0, 1, "", "", 100ms},
+        {"VMIN 0 VTIME 1, something comes", 0, 1, "", "ab", 10ms},
+        {"VMIN 2 VTIME 1, one comes", 2, 1, "", "a", 100ms},
+        {"VMIN 5, fewer asked for", 5, 0, "abcd", "", 0ms},
+        {"VMIN 3, one byte after the other", 3, 0, "a", "bc", 10ms},
+    };
+    struct Form {
+        const char* name;
+        long (*read)(int fd, char* buf, std::size_t n);
+    };
+    static constexpr Form kForms[] = {
+        {"read", [](int fd, char* b, std::size_t n) -> long { return ::read(fd, b, n); }},
+        {"readv", [](int fd, char* b, std::size_t n) { return by_vector(fd, b, n); }},
+        {"getc",
+         [](int fd, char* b, std::size_t) {
+             FILE* f = ::fdopen(::dup(fd), "r");
+             const int c = std::getc(f);
+             if (c != EOF) *b = static_cast<char>(c);
+             ::fclose(f);
+             return c == EOF ? 0L : 1L;
+         }},
+    };
+    for (const Form& form : kForms) {
+        for (const Case& c : kCases) {
+            if (form.name == std::string("getc") && c.min > 0)
+                continue; // it asks for a buffer full
+            rows.push_back({form.name + std::string(" pty ") + c.name, [&form, &c] {
+                                Pair p = make(Ends::kPty);
+                                termios t{};
+                                ::tcgetattr(p.a, &t);
+                                t.c_cc[VMIN] = c.min;
+                                t.c_cc[VTIME] = c.time;
+                                ::tcsetattr(p.a, TCSANOW, &t);
+                                (void)!::write(p.b, c.first, std::strlen(c.first));
+                                const auto start = Clock::now();
+                                Later more(
+                                    [&] { (void)!::write(p.b, c.then, std::strlen(c.then)); });
+                                char b[8] = {};
+                                return result(form.read(p.a, b, 4)) + b + timing(start, c.least);
+                            }});
+        }
+    }
+}
+
 } // namespace
 
 void add_reads(Rows& rows) {
@@ -278,6 +335,7 @@ void add_reads(Rows& rows) {
     for (int e = 0; e <= static_cast<int>(Ends::kSeqpacket); e++)
         add_flags(rows, static_cast<Ends>(e));
     add_messages(rows);
+    add_terminals(rows);
 }
 
 } // namespace rows
