@@ -9,6 +9,11 @@
 // the thread at hand just before libc unlocks: no goroutine changes threads between the two.
 //
 // A post in a signal handler that has interrupted the runtime cannot wake a goroutine.
+#include <cstring>
+
+#include <dlfcn.h>
+#include <link.h>
+
 #include "preload/locks.hpp"
 
 namespace baton::preload {
@@ -16,6 +21,8 @@ namespace baton::preload {
 namespace {
 
 constexpr auto kRelaxed = std::memory_order_relaxed; // each use says why
+
+constexpr int kYields = 100;
 
 Waiters lock_waiters;
 Waiters semaphore_waiters;
@@ -36,6 +43,15 @@ int note_writer(pthread_rwlock_t* l, int rc) {
     return rc;
 }
 
+/// OpenSSL keeps what blinds a private key with the thread that made it, and locks between one use
+/// and the next: no other goroutine may come to its thread meanwhile, nor it go on on another one.
+/// So there the thread waits. Not announced: who comes back from that may be moved as well.
+bool is_openssls(const void* caller) {
+    dl_find_object object{};
+    return ::_dl_find_object(const_cast<void*>(caller), &object) == 0 &&
+           std::strstr(object.dlfo_link_map->l_name, "/libcrypto.so") != nullptr;
+}
+
 /// `attempt` until it is anything but busy.
 template <class Attempt>
 int lock(pthread_rwlock_t* l, clockid_t clock, const timespec* until, Attempt attempt) {
@@ -48,6 +64,21 @@ int lock(pthread_rwlock_t* l, clockid_t clock, const timespec* until, Attempt at
         return rc != EBUSY;
     });
     return end == 0 ? rc : end;
+}
+
+/// Without a limit; `real` waits in libc.
+template <class Attempt, class Real>
+int lock(pthread_rwlock_t* l, const void* caller, Attempt attempt, Real real) {
+    int rc = attempt(l);
+    if (rc != EBUSY) return rc;
+    if (!is_openssls(caller)) return lock(l, CLOCK_MONOTONIC, nullptr, attempt);
+    // Each that blocks makes for a thread more; who has the lock mostly needs but a CPU for a
+    // moment.
+    for (int i = 0; rc == EBUSY && i < kYields; i++) {
+        (void)raw_syscall(SYS_sched_yield);
+        rc = attempt(l);
+    }
+    return rc == EBUSY ? real(l) : rc;
 }
 
 int unlock(pthread_rwlock_t* l) {
@@ -82,10 +113,12 @@ int own_tid() {
 }
 void forget_tid() { tid = 0; }
 
+// The hooks jump to these two, so that their caller is the hook's.
 int g_pthread_rwlock_rdlock(pthread_rwlock_t* l) {
+    const void* caller = __builtin_return_address(0);
     if (is_writer(l)) return EDEADLK;
     if (is_libcs(l)) return blocking(real_pthread_rwlock_rdlock(), l);
-    return lock(l, CLOCK_MONOTONIC, nullptr, try_read);
+    return lock(l, caller, try_read, real_pthread_rwlock_rdlock());
 }
 int g_pthread_rwlock_timedrdlock(pthread_rwlock_t* l, const timespec* until) {
     return g_pthread_rwlock_clockrdlock(l, CLOCK_REALTIME, until);
@@ -97,9 +130,10 @@ int g_pthread_rwlock_clockrdlock(pthread_rwlock_t* l, clockid_t clock, const tim
     return lock(l, clock, until, try_read);
 }
 int g_pthread_rwlock_wrlock(pthread_rwlock_t* l) {
+    const void* caller = __builtin_return_address(0);
     if (is_writer(l)) return EDEADLK;
     return note_writer(l, is_libcs(l) ? blocking(real_pthread_rwlock_wrlock(), l)
-                                      : lock(l, CLOCK_MONOTONIC, nullptr, try_write));
+                                      : lock(l, caller, try_write, real_pthread_rwlock_wrlock()));
 }
 int g_pthread_rwlock_timedwrlock(pthread_rwlock_t* l, const timespec* until) {
     return g_pthread_rwlock_clockwrlock(l, CLOCK_REALTIME, until);

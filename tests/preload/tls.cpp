@@ -10,6 +10,7 @@
 TEST_CASE("TLS") { std::printf("skip: libssl-dev or libcurl4-openssl-dev is not installed\n"); }
 #else
 #include <netinet/in.h>
+#include <sys/syscall.h>
 
 #include "examples/certificate.hpp"
 #include "preload/components.hpp"
@@ -94,6 +95,37 @@ TEST_CASE("OpenSSL: both ends on goroutines do as both on threads") {
     CHECK(Outcome(plain).answers.find("HTTP/1.1 200 OK") != std::string::npos);
     compare_outcomes("OpenSSL", plain, ours, 30);
     CHECK(by_goroutines.threads() <= 30);
+}
+
+// What it keeps with a thread it uses again after it has waited for a lock.
+TEST_CASE("child: openssl's locks" * doctest::skip()) {
+    static std::atomic<int> moved;
+    baton::run([] {
+        baton::set_max_procs(4);
+        CRYPTO_RWLOCK* lock = ::CRYPTO_THREAD_lock_new();
+        for (int round = 0; round < 10; round++) {
+            baton::WaitGroup wg;
+            ::CRYPTO_THREAD_write_lock(lock);
+            for (int i = 0; i < 16; i++) {
+                wg.go([lock, i] {
+                    const long before = ::syscall(SYS_gettid);
+                    i % 2 == 0 ? ::CRYPTO_THREAD_read_lock(lock) : ::CRYPTO_THREAD_write_lock(lock);
+                    moved += ::syscall(SYS_gettid) != before;
+                    ::CRYPTO_THREAD_unlock(lock);
+                });
+            }
+            ::usleep(5000); // it may be held across a park, all the same
+            ::CRYPTO_THREAD_unlock(lock);
+            wg.wait();
+        }
+        ::CRYPTO_THREAD_lock_free(lock);
+    });
+    std::printf("%d moved\n", moved.load());
+    if (moved == 0) child_process::reached();
+}
+
+TEST_CASE("OpenSSL: a goroutine stays on its thread where it waits for a lock") {
+    child_process::check_works(child_process::run_child("openssl's locks", {hooked::preload()}));
 }
 
 TEST_CASE("libcurl: 200 goroutines fetch as 200 threads do") {
