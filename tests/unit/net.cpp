@@ -196,6 +196,28 @@ TEST_CASE("a listening port is taken, a free one refuses") {
     });
 }
 
+TEST_CASE("a port is free when the close of its listener has returned") {
+    on_goroutine([] {
+        Listener listener = Listener::listen("tcp", "127.0.0.1:0");
+        const std::string address = listener.address();
+        int taken = 0;
+        for (int i = 0; i < 200; i++) {
+            baton::WaitGroup wg;
+            std::error_code ec;
+            wg.go([&] { listener.accept(ec); });
+            if (i % 2 == 0) baton::sleep_for(100us);
+            listener.close();
+            wg.wait();
+            listener = Listener::listen("tcp", address, ec);
+            if (!ec) continue;
+            taken++;
+            baton::sleep_for(50ms);
+            listener = Listener::listen("tcp", address);
+        }
+        CHECK(taken == 0);
+    });
+}
+
 TEST_CASE("read deadlines, and reading on after one") {
     on_goroutine([] {
         Pair pair = tcp_pair();
