@@ -5,6 +5,8 @@
 // sees: so who waits looks for itself now and then.
 #include <climits>
 
+#include <dlfcn.h>
+
 #include "preload/locks.hpp"
 
 namespace baton::preload {
@@ -29,10 +31,38 @@ int in_libc(pthread_once_t* once, void (*init)()) {
     return rc;
 }
 
+/// What libstdc++'s call_once is to call it leaves in two variables of the thread's, where the
+/// function it gives us looks. After a park that is another thread.
+class ThreadsCall {
+public:
+    void take() {
+        each([](void*& kept, void*& threads) { kept = threads; });
+    }
+    void give() {
+        each([](void*& kept, void*& threads) { threads = kept; });
+    }
+
+private:
+    template <class F>
+    void each(F f) {
+        static constexpr const char* kNames[] = {"_ZSt15__once_callable", "_ZSt11__once_call"};
+        for (int i = 0; i < 2; i++)
+            if (void* variable = ::dlsym(RTLD_DEFAULT, kNames[i])) // this thread's
+                f(kept_[i], *static_cast<void**>(variable));
+    }
+    void* kept_[2] = {};
+};
+
 [[gnu::noinline]] int wait(pthread_once_t* once, void (*init)(), const void* caller) {
-    while (on_m() && word(once) == running && may_park(kGroup_locks, caller))
+    ThreadsCall call;
+    bool parked = false;
+    while (on_m() && word(once) == running && may_park(kGroup_locks, caller)) {
+        if (!parked) call.take();
+        parked = true;
         (void)park_until(waiters, once, deadline_in(kLookNs),
                          [once] { return word(once) != running; });
+    }
+    if (parked && !(word(once) & kDone)) call.give(); // the one that ran has thrown
     return in_libc(once, init);
 }
 

@@ -8,6 +8,7 @@
 #include <atomic>
 #include <cerrno>
 #include <csignal>
+#include <mutex>
 #include <string>
 #include <thread>
 
@@ -168,6 +169,37 @@ TEST_CASE("child: pthread_once of a thread" * doctest::skip()) {
         other.join();
         CHECK(inits == 1);
     });
+}
+
+TEST_CASE("child: call_once that throws" * doctest::skip()) {
+    static std::atomic<int> calls, caught;
+    static std::array<std::once_flag, 20> flags;
+    baton::run([] {
+        baton::set_max_procs(4);
+        for (std::once_flag& flag : flags) {
+            std::atomic<int> tries{0};
+            baton::WaitGroup wg;
+            for (int i = 0; i < 20; i++) {
+                wg.go([&] {
+                    try {
+                        std::call_once(flag, [&] {
+                            calls++;
+                            ::usleep(300);
+                            if (++tries < 3) throw 1;
+                        });
+                    } catch (int) {
+                        caught++;
+                    }
+                });
+            }
+            wg.wait();
+        }
+    });
+    std::printf("%d calls, %d caught\n", calls.load(), caught.load());
+    if (calls == 60 && caught == 40) reached();
+}
+TEST_CASE("who has waited for a call_once that throws calls what it was to call") {
+    check_works(run_child("call_once that throws", {preload()}));
 }
 
 // What libc runs, it wants to clean up after on the thread where it began.
