@@ -106,6 +106,7 @@ baton::rt::P* other_p() {
     using namespace baton::rt;
     for (;;) {
         {
+            const Entry entry;
             LockGuard guard(sched.lock);
             if (P* p = pidleget()) return p;
         }
@@ -114,6 +115,7 @@ baton::rt::P* other_p() {
 }
 
 void put_back(baton::rt::P* p) {
+    const baton::rt::Entry entry;
     baton::rt::LockGuard guard(baton::rt::sched.lock);
     baton::rt::pidleput(p);
 }
