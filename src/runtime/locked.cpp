@@ -32,7 +32,7 @@
 // Three unlocked round trips, 360 to 600 ns, are not to be had: those two threads take 340 to 360
 // for a word alone, 510 to 550 with three lines more to change on either side, asked for at once,
 // and the channel, the G and its stack are as many whoever keeps the P; 620 to 640 with six, 760 to
-// 980 with ten. So an M that kept its P while it is awake, and took its G straight, would save some
+// 820 with ten. So an M that kept its P while it is awake, and took its G straight, would save some
 // 150 to 350 of ours.
 // Tried in vain: asking as well for the channel that the G waits at; claiming a watcher without a
 // look at it before; asking for the record of who is given a P before that is claimed.
