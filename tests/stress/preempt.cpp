@@ -159,7 +159,8 @@ Late sleep_beside(const Hog& hog, int nhogs, int sleepers, std::chrono::millisec
     const auto until = Clock::now() + d;
     for (int s = 0; s < sleepers; s++) {
         all.go([&, s] {
-            for (int i = 0; Clock::now() < until; i++) {
+            // Some begin late on a busy machine.
+            for (int i = 0; i < 2 || Clock::now() < until; i++) {
                 const auto nap = std::chrono::microseconds(1000 + (s * 97 + i * 31) % 100 * 1000);
                 const auto due = Clock::now() + nap;
                 baton::sleep_for(nap);
@@ -206,10 +207,8 @@ TEST_CASE("preempt: a hog delays none of a thousand sleepers by more than 20 ms"
                 std::printf("skip: others use the CPUs: nothing to be said of %d Ps\n", n);
 #if !defined(BATON_ASAN) && !defined(BATON_TSAN)
             CHECK((best.max <= 20ms || counted < 4));
-            CHECK(best.naps > 1000);
-#else
-            CHECK(best.naps > 500); // half of them may begin too late on a busy machine
 #endif
+            CHECK(best.naps > 1000);
         }
         baton::set_max_procs(procs);
     });
