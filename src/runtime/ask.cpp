@@ -18,6 +18,7 @@
 #include "kernel/syscall.hpp"
 #include "runtime/preempt.hpp"
 #include "runtime/sched.hpp"
+#include "runtime/sigurg.hpp"
 
 namespace baton::rt {
 
@@ -52,7 +53,7 @@ bool wait_for(std::uint32_t wanted, std::int64_t ns) {
 
 bool ask_stack(M* m, const G* gp, Ask how, Stack* stack) {
     if (how == Ask::kAnyway) {
-        take_sigurg();
+        (void)take_urg();
     } else if (!may_interrupt(m)) {
         return false;
     }

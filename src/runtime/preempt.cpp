@@ -48,6 +48,7 @@
 #include "runtime/ask.hpp"
 #include "runtime/broken_call.hpp"
 #include "runtime/sched.hpp"
+#include "runtime/sigurg.hpp"
 #include "runtime/tsan_signal.hpp"
 
 namespace baton::rt {
@@ -66,7 +67,6 @@ constexpr std::int64_t kComputesNs = 2'000'000;
 constexpr std::int64_t kPatienceNs = 4'000'000;
 
 bool enabled = false;
-struct sigaction old_urg;
 
 // In the handler, on an M in G code.
 void preempt_here(M* m, const void* context) {
@@ -88,45 +88,6 @@ void preempt_here(M* m, const void* context) {
     m->lockedg = lockedg;
     gp->lockedm = lockedm;
     set_state(m, shared::M_RUNNING);
-}
-
-void chain(int sig, siginfo_t* info, void* context) {
-    if (old_urg.sa_flags & SA_SIGINFO) {
-        old_urg.sa_sigaction(sig, info, context);
-    } else if (old_urg.sa_handler != SIG_DFL && old_urg.sa_handler != SIG_IGN) {
-        old_urg.sa_handler(sig);
-    }
-}
-
-void on_urg(int sig, siginfo_t* info, void* context) {
-    M* m = getm_or_null();
-    const int saved = errno;
-    const bool late = was_put_off();
-    const bool asked = m && info->si_code == SI_TKILL && answer_stack(m, context);
-    const bool signalled = m && info->si_code == SI_TKILL && m->signalled.exchange(false, kSeqCst);
-    if (!asked && !signalled) {
-        if (!late) chain(sig, info, context);
-        return;
-    }
-    BrokenCall call(m, context);
-    if (signalled && in_gcode(m)) preempt_here(m, context);
-    call.finish();
-    errno = saved;
-}
-
-// Is SIGURG still ours? A program that installs a handler of its own later takes it from us.
-bool ours() {
-    struct sigaction now;
-    return sigaction(SIGURG, nullptr, &now) == 0 && (now.sa_flags & SA_SIGINFO) != 0 &&
-           (now.sa_sigaction == on_urg || entered_directly(SIGURG, now.sa_sigaction));
-}
-
-bool install() {
-    struct sigaction sa = {};
-    sa.sa_sigaction = on_urg;
-    sa.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESTART;
-    sigemptyset(&sa.sa_mask);
-    return sigaction(SIGURG, &sa, &old_urg) == 0 && enter_directly(SIGURG, on_urg);
 }
 
 bool must_not_see(long nr) {
@@ -189,7 +150,7 @@ bool signal_m(M* m, std::int64_t patience) {
     // relaxed: the handler looks again. A thread that has gone meanwhile is no thread of ours, or
     // one whose handler finds nothing to do.
     const std::uint32_t tid = std::atomic_ref(m->rec->tid).load(kRelaxed);
-    if (tid == 0 || !ours()) return false;
+    if (tid == 0 || !keep_urg()) return false;
     // With the probe the state of an M that holds a P tells; that of one on credit does not.
     if ((!sched.probe || peek_state(m) == shared::M_CREDIT) && must_not_wake(tid)) return false;
     if (!sched.probe && patience > 0 && !computes(m, tid, patience)) return false;
@@ -257,14 +218,29 @@ bool preemption() noexcept { return enabled; }
 bool may_interrupt(const M* m) {
     // relaxed: see signal_m.
     const std::uint32_t tid = std::atomic_ref(m->rec->tid).load(kRelaxed);
-    return enabled && ours() && tid != 0 && kernel::features().sleepers &&
+    return enabled && keep_urg() && tid != 0 && kernel::features().sleepers &&
            !kernel::why_no_sleepers() && !must_not_wake(tid);
 }
 
-void take_sigurg() {
-    if (!ours()) (void)install();
+bool heed_urg(siginfo_t* info, void* context) {
+    M* m = getm_or_null();
+    const int saved = errno;
+    const bool late = was_put_off();
+    const bool asked = m && info->si_code == SI_TKILL && answer_stack(m, context);
+    const bool signalled = m && info->si_code == SI_TKILL && m->signalled.exchange(false, kSeqCst);
+    if (!asked && !signalled) return late;
+    BrokenCall call(m, context);
+    if (signalled && in_gcode(m)) preempt_here(m, context);
+    call.finish();
+    errno = saved;
+    return true;
 }
 
-void install_preemption() { enabled = install(); }
+bool lose_urg() {
+    M* m = getm_or_null();
+    return m && m->signalled.exchange(false, kSeqCst);
+}
+
+void install_preemption() { enabled = take_urg(); }
 
 } // namespace baton::rt

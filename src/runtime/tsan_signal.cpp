@@ -24,9 +24,11 @@
 #include <ucontext.h>
 
 #include <cstdint>
+#include <utility>
 
 #include "kernel/syscall.hpp"
 #include "runtime/runtime.hpp"
+#include "runtime/sigurg.hpp"
 
 extern "C" void __tsan_func_entry(void* pc);
 
@@ -54,8 +56,10 @@ struct Whole { // of which code it is known that ThreadSanitizer is not in the m
     Code program, ours;
 } whole;
 
-void (*direct)(int, siginfo_t*, void*) = nullptr;
-void (*theirs)(int, siginfo_t*, void*) = nullptr;
+using Handler = void (*)(int, siginfo_t*, void*);
+
+Handler direct[kUrgLevels];
+Handler theirs = nullptr;
 constinit thread_local bool put_off = false; // one of preempt.cpp's
 
 // The program comes first.
@@ -77,19 +81,25 @@ long kernel_sigaction(int sig, const KernelAction* now, KernelAction* old) {
 }
 
 // Not seen by ThreadSanitizer itself.
-BATON_NO_TSAN void on_signal(int sig, siginfo_t* info, void* context) {
+BATON_NO_TSAN bool in_whole_code(const void* context) {
+    const auto& regs = static_cast<const ucontext_t*>(context)->uc_mcontext.gregs;
+    const auto pc = static_cast<std::uintptr_t>(regs[REG_RIP]);
+    return (pc >= whole.program.begin && pc < whole.program.end) ||
+           (pc >= whole.ours.begin && pc < whole.ours.end);
+}
+
+// The same.
+BATON_NO_TSAN void arrived(int level, int sig, siginfo_t* info, void* context) {
     // The kernel puts the context on the stack that the handler runs on. Elsewhere it is a copy of
-    // ThreadSanitizer's, which calls this if the program puts back what it found.
+    // ThreadSanitizer's, which calls this if the program puts back what it found, or none, if the
+    // program calls that.
     constexpr std::uintptr_t kNear = 64 << 10;
     const auto frame = reinterpret_cast<std::uintptr_t>(__builtin_frame_address(0));
     const bool copied = reinterpret_cast<std::uintptr_t>(context) - frame > kNear;
-    const auto& regs = static_cast<ucontext_t*>(context)->uc_mcontext.gregs;
-    const auto pc = static_cast<std::uintptr_t>(regs[REG_RIP]);
-    if (copied || (pc >= whole.program.begin && pc < whole.program.end) ||
-        (pc >= whole.ours.begin && pc < whole.ours.end)) {
+    if (copied || in_whole_code(context)) {
         const bool other = put_off && !copied; // is still to come
         if (other) put_off = false;
-        direct(sig, info, context);
+        direct[level](sig, info, context);
         if (other) put_off = true;
         return;
     }
@@ -100,28 +110,50 @@ BATON_NO_TSAN void on_signal(int sig, siginfo_t* info, void* context) {
     theirs(sig, info, context);
 }
 
-// False if it is so already.
-bool put_in_front(int sig) {
+template <int kLevel>
+BATON_NO_TSAN void on_signal(int sig, siginfo_t* info, void* context) {
+    arrived(kLevel, sig, info, context);
+}
+
+template <int... kLevel>
+Handler at_level(int level, std::integer_sequence<int, kLevel...> /*all*/) {
+    static constexpr Handler kAll[] = {on_signal<kLevel>...};
+    return kAll[level];
+}
+Handler in_front(int level) {
+    return at_level(level, std::make_integer_sequence<int, kUrgLevels>());
+}
+
+// False if one is so already.
+bool put_in_front(int sig, int level) {
     KernelAction action;
-    if (kernel_sigaction(sig, nullptr, &action) != 0 || action.handler == on_signal) return false;
+    if (kernel_sigaction(sig, nullptr, &action) != 0 || level_in_front(action.handler) >= 0)
+        return false;
     theirs = action.handler;
-    action.handler = on_signal;
+    action.handler = in_front(level);
     return kernel_sigaction(sig, &action, nullptr) == 0;
 }
 
 } // namespace
 
-bool enter_directly(int sig, void (*handler)(int, siginfo_t*, void*)) {
+int level_in_front(Handler found) {
+    int level = kUrgLevels - 1;
+    while (level >= 0 && found != in_front(level)) level--;
+    return level;
+}
+
+bool enter_directly(int sig, int level, Handler handler) {
     if (whole.program.end == 0) dl_iterate_phdr(find_code, &whole);
     // Linked into one of the two, ThreadSanitizer cannot be told from the rest.
     if (whole.program.has(__tsan_func_entry) || whole.ours.has(__tsan_func_entry)) return false;
-    direct = handler;
-    return put_in_front(sig);
+    direct[level] = handler;
+    return put_in_front(sig, level);
 }
 
-bool entered_directly(int sig, void (*found)(int, siginfo_t*, void*)) {
-    if (found != on_signal) return false;
-    (void)put_in_front(sig); // behind ThreadSanitizer's, if the program has put it back
+bool entered_directly(int sig, Handler found) {
+    const int level = level_in_front(found);
+    if (level < 0) return false;
+    (void)put_in_front(sig, level); // behind ThreadSanitizer's, if the program has put it back
     return true;
 }
 

@@ -278,30 +278,6 @@ TEST_CASE("preempt: the program's own handler gets the signals that are not ours
     });
 }
 
-TEST_CASE("preempt: a handler the program installs later is left alone") {
-    baton::run([] {
-        static std::atomic<int> mine{0};
-        mine = 0;
-        struct sigaction sa = {}, old = {};
-        sa.sa_handler = [](int) { mine++; };
-        sigaction(SIGURG, &sa, &old);
-        const int procs = baton::set_max_procs(1);
-        std::atomic<bool> ran{true};
-        // Held up for 10 ms in there, main itself lets the other one run as it returns.
-        for (int i = 0; i < 20 && ran; i++) {
-            ran = false;
-            baton::go([&] { ran = true; });
-        }
-        compute_for(80ms);
-        CHECK(mine == 0);
-        CHECK(!ran); // not preempted
-        for (int i = 0; i < 1000 && !ran; i++) baton::yield();
-        CHECK(ran);
-        sigaction(SIGURG, &old, nullptr);
-        baton::set_max_procs(procs);
-    });
-}
-
 TEST_CASE("preempt: a locked hog keeps its lock and its thread") {
     if (!preempted_here()) return;
     over_procs([](int procs) {
