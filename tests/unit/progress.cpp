@@ -280,12 +280,29 @@ TEST_CASE("two that ready each other mostly stay on one thread") {
 
 namespace {
 
+/// Yields 100,000 times, or until the other of the two was not the one that ran in between, on this
+/// processor: a third may have stolen it, and then nobody is on the queue. So many times `none` was
+/// counted up while it was there.
+std::uint64_t yield_together(const std::atomic<const baton::rt::P*>& others_p,
+                             const std::atomic<std::uint64_t>& others_turns,
+                             const std::atomic<std::uint64_t>& none) {
+    std::uint64_t sure = 0;
+    const baton::rt::P* p = baton::rt::getm()->p;
+    for (int i = 0; i < 100'000; i++) {
+        const std::uint64_t so_far = none.load(), turns = others_turns.load();
+        baton::yield();
+        if (baton::rt::getm()->p != p || others_p.load() != p || others_turns.load() != turns + 1)
+            break;
+        sure = so_far;
+    }
+    return sure;
+}
+
 /// How often the queue of two that yield to each other looked empty to a third, on the other of two
-/// processors.
-std::uint64_t times_empty() {
-    static constexpr int kYields = 100'000;
-    std::atomic<const baton::rt::P*> looked_at{nullptr};
-    std::uint64_t looks = 0, none = 0;
+/// processors. Adds to `looks`.
+std::uint64_t times_empty(std::uint64_t& looks) {
+    std::atomic<const baton::rt::P*> looked_at{nullptr}, others_p{nullptr};
+    std::atomic<std::uint64_t> none{0}, turns{0};
     std::atomic<int> phase{0}; // 1: it looks, 2: it is to end, 3: it has
     WaitGroup wg;
     wg.go([&] {
@@ -295,25 +312,28 @@ std::uint64_t times_empty() {
             const bool empty = baton::rt::runqempty(p);
             if (looked_at.load() != p) continue;
             looks++;
-            none += empty;
+            if (empty) none.fetch_add(1);
         }
         phase.store(3);
     });
     while (phase.load() == 0) baton::yield(); // now it computes on the other processor
-    std::atomic<bool> yields{false}, stop{false};
+    std::atomic<bool> stop{false};
     wg.go([&] {
-        for (yields.store(true); !stop.load();) baton::yield();
+        while (!stop.load()) {
+            others_p.store(baton::rt::getm()->p);
+            turns.fetch_add(1);
+            baton::yield();
+        }
     });
-    while (!yields.load()) baton::yield();
+    while (turns.load() == 0) baton::yield();
     looked_at.store(baton::rt::getm()->p);
-    for (int i = 0; i < kYields; i++) baton::yield();
+    const std::uint64_t sure = yield_together(others_p, turns, none);
     looked_at.store(nullptr);
     phase.store(2);
     while (phase.load() != 3) baton::yield();
     stop.store(true);
     wg.wait();
-    CHECK(looks > 0);
-    return none;
+    return sure;
 }
 
 } // namespace
@@ -323,9 +343,9 @@ std::uint64_t times_empty() {
 TEST_CASE("progress: one of two that yield to each other is always on their queue") {
     baton::set_max_procs(2);
     baton::run([] {
-        std::uint64_t none = ~0ULL;
-        // Again, as on a busy machine one of them may have gone on without the processor.
-        for (int round = 0; round < 5 && none != 0; round++) none = times_empty();
+        std::uint64_t none = 0, looks = 0;
+        for (int round = 0; round < 3; round++) none += times_empty(looks);
+        CHECK(looks > 0);
         CHECK(none == 0);
     });
 }
