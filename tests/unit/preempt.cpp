@@ -155,7 +155,7 @@ TEST_CASE("preempt: floating point and vector registers come back") {
 TEST_CASE("preempt: stopping the world does not wait for hogs") {
     if (!preempted_here()) return;
     over_procs([](int procs) {
-        Clock::duration best = 1h;
+        std::clock_t best = 3600 * CLOCKS_PER_SEC;
         for (int round = 0; round < 3; round++) {
             std::atomic<bool> stop{false};
             std::atomic<int> began{0};
@@ -168,14 +168,14 @@ TEST_CASE("preempt: stopping the world does not wait for hogs") {
                 });
             }
             while (began < hogs) baton::yield();
-            const auto start = Clock::now();
+            const std::clock_t start = std::clock(); // as others may have the CPUs, too
             baton::set_max_procs(procs + round % 2);
-            best = std::min(best, Clock::now() - start);
+            best = std::min(best, std::clock() - start);
             stop = true;
             wg.wait();
         }
-        // Of three, as two CPUs may be busy elsewhere; the hogs would have taken 20 s.
-        CHECK(best < 100ms);
+        // Two CPUs burn that much in 200 ms; the hogs would have gone on for 20 s.
+        CHECK(best * 1000 / CLOCKS_PER_SEC < 400);
     });
 }
 
