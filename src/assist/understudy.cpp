@@ -97,27 +97,34 @@ void Understudies::run(std::uint32_t cpu) noexcept {
     }
 }
 
-// The thread of one understudy; its start goes to Cpu::start, 0 or an errno. Before it is in
-// SCHED_IDLE: from then on a busy machine lets it wait for seconds, and who starts us with it.
+// The thread of one understudy; how it came up goes to Cpu::start. Whoever waits for that puts it
+// in SCHED_IDLE, from where a busy machine lets it wait for seconds, and who starts us with it. It
+// does not go there by itself as well: that might be when it has the CPU again, after hurry().
 void* Understudies::thread_main(void* arg) {
     auto* c = static_cast<Cpu*>(arg);
     const auto cpu = static_cast<std::uint32_t>(c - understudies.cpus_);
+    const bool alone = c->start.load(kSeqCst) == Cpu::kAlone;
     char name[16];
     std::snprintf(name, sizeof name, "baton/us%u", cpu);
     kernel::set_thread_name(name);
     c->tid.store(static_cast<int>(kernel::raw_syscall(SYS_gettid)), kSeqCst);
-    const int err = kernel::pin_thread(static_cast<int>(cpu));
-    c->start.store(static_cast<std::uint32_t>(-err), kSeqCst);
+    int err = kernel::pin_thread(static_cast<int>(cpu));
+    if (err == 0 && alone) err = kernel::become_sched_idle();
+    c->start.store(err || alone ? static_cast<std::uint32_t>(-err) : Cpu::kUp, kSeqCst);
     kernel::futex_wake(&c->start, 1);
-    if (err == 0 && kernel::become_sched_idle() == 0) understudies.run(cpu);
+    if (err == 0 && !alone) {
+        while (c->start.load(kSeqCst) == Cpu::kUp) (void)kernel::futex_wait(&c->start, Cpu::kUp);
+        err = static_cast<int>(c->start.load(kSeqCst));
+    }
+    if (err == 0) understudies.run(cpu);
     c->tid.store(0, kSeqCst);
     c->armed.store(1, kSeqCst); // nobody there: nobody shall arm it
     return nullptr;
 }
 
-// 0 or -errno.
-int Understudies::start_thread(Cpu& c) noexcept {
-    c.start.store(Cpu::kPending, kSeqCst);
+// `how`: Cpu::kPending, and wait_started follows, or kAlone. 0 or -errno.
+int Understudies::start_thread(Cpu& c, std::uint32_t how) noexcept {
+    c.start.store(how, kSeqCst);
     pthread_attr_t attr;
     pthread_attr_init(&attr);
     pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
@@ -132,10 +139,12 @@ int Understudies::start_thread(Cpu& c) noexcept {
 int Understudies::wait_started(Cpu& c) noexcept {
     while (c.start.load(kSeqCst) == Cpu::kPending)
         (void)kernel::futex_wait(&c.start, Cpu::kPending);
-    if (const int err = static_cast<int>(c.start.load(kSeqCst))) return -err;
-    // As it does itself, and ends if that is refused.
-    const int tid = c.tid.load(kSeqCst);
-    return tid ? kernel::become_sched_idle(tid) : -EPERM;
+    if (const std::uint32_t err = c.start.load(kSeqCst); err != Cpu::kUp)
+        return -static_cast<int>(err);
+    const int rc = kernel::become_sched_idle(c.tid.load(kSeqCst));
+    c.start.store(static_cast<std::uint32_t>(-rc), kSeqCst); // it ends if that is refused
+    kernel::futex_wake(&c.start, 1);
+    return rc;
 }
 
 // Waits for no thread to come up: there is no hurry.
@@ -147,7 +156,7 @@ void Understudies::follow(const std::vector<int>& cpus) noexcept {
         if (const int tid = c.tid.load(kSeqCst)) {
             (void)kernel::pin_thread(cpu, tid); // whoever changed our mask may have changed its
         } else {
-            (void)start_thread(c); // without one, as where there are no understudies
+            (void)start_thread(c, Cpu::kAlone); // without one, as where there are no understudies
         }
     }
 }
@@ -170,7 +179,7 @@ int Understudies::start(const Records& records, const UnderstudyHooks& hooks, bo
     for (int cpu : kernel::allowed_cpus()) {
         if (static_cast<std::uint32_t>(cpu) >= ncpu_) continue;
         Cpu& c = cpus_[cpu];
-        rc = start_thread(c);
+        rc = start_thread(c, Cpu::kPending);
         if (rc == 0) rc = wait_started(c);
         if (rc != 0) break;
     }

@@ -56,8 +56,9 @@ struct alignas(64) Cpu {
     std::atomic<bool> idled{false};      // its understudy has passed nothing on since it dozed
     std::atomic<std::uint64_t> arms{0};
     std::atomic<std::uint64_t> dozes{0};
-    static constexpr std::uint32_t kPending = ~0u;
-    std::atomic<std::uint32_t> start{kPending}; // how its thread came up: 0 or an errno
+    /// Not yet up: who started it waits, or nobody does. Up, and to be put in SCHED_IDLE.
+    static constexpr std::uint32_t kPending = ~0u, kAlone = ~1u, kUp = ~2u;
+    std::atomic<std::uint32_t> start{kPending}; // then how its thread came up: 0 or an errno
     std::atomic<int> tid{0};                    // of the thread, 0 while there is none
 };
 
@@ -105,7 +106,7 @@ public:
     void prepare(std::uint32_t ncpu);
 
 private:
-    static int start_thread(Cpu& c) noexcept;
+    static int start_thread(Cpu& c, std::uint32_t how) noexcept;
     static int wait_started(Cpu& c) noexcept;
     static void* thread_main(void* cpu);
     void run(std::uint32_t cpu) noexcept;

@@ -174,6 +174,20 @@ TEST_CASE("child: quick_exits" * doctest::skip()) {
     leave_storm();
     baton::run([] { std::quick_exit(5); });
 }
+/// Its understudies come up as it ends: where others want the CPU, they have not had it since who
+/// started them put them in SCHED_IDLE.
+TEST_CASE("child: exits as it starts" * doctest::skip()) {
+    std::atexit([] {
+        std::this_thread::sleep_for(50ms); // they come to the CPU now
+        say_at_exit();
+    });
+    for (unsigned i = 0; i < 2 * std::thread::hardware_concurrency(); i++)
+        std::thread([] {
+            for (;;) __builtin_ia32_pause();
+        }).detach();
+    baton::run([] {});
+    std::exit(5);
+}
 TEST_CASE("child: leaves at once" * doctest::skip()) {
     leave_storm();
     baton::run([] { _exit(5); });
@@ -227,6 +241,11 @@ TEST_CASE("process: at the end no thread is in SCHED_IDLE") {
         const Child child = run_child(title, tier());
         INFO(title << "\n" << child.output);
         CHECK(child.has("\n0 in SCHED_IDLE\n") == none);
+        CHECK(child.has("at the end 0 in SCHED_IDLE\n"));
+    }
+    for (int round = 0; round < 3; round++) {
+        const Child child = run_child("exits as it starts", tier());
+        INFO(child.output);
         CHECK(child.has("at the end 0 in SCHED_IDLE\n"));
     }
 }
