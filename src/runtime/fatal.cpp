@@ -43,6 +43,7 @@ void warn(const char* fmt, ...) {
 
 void die() {
     assist::remove_pins();
+    hurry_end();
     if (traceback_level() == Traceback::kCrash) {
         ::signal(SIGABRT, SIG_DFL);
         std::abort();

@@ -252,7 +252,7 @@ void make_reserve() {
 
 void at_end() {
     wait_for_crash();
-    if (started()) assist::understudies.hurry(); // in a forked child they are the parent's
+    hurry_end();
 }
 
 void start() {
@@ -320,6 +320,10 @@ int initial_procs() { return procs_wanted ? procs_wanted : read_config().procs; 
 bool started() noexcept {
     // acquire: pairs with the release in ensure_started; what start() built is seen.
     return is_started.load(std::memory_order_acquire);
+}
+
+void hurry_end() noexcept {
+    if (started()) assist::understudies.hurry(); // in a forked child they are the parent's
 }
 
 void hold_start() { start_lock.lock(); }

@@ -424,5 +424,7 @@ void warn(const char* fmt, ...) __attribute__((format(printf, 1, 2)));
 
 /// Starts the runtime on first use. Any thread. Throws std::system_error.
 void ensure_started();
+/// The process is about to end: the understudies will not keep it. On any thread, in a handler too.
+void hurry_end() noexcept;
 
 } // namespace baton::rt

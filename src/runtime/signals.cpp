@@ -88,6 +88,7 @@ void on_fault(int sig, siginfo_t* info, void* context) {
         return;
     }
     if (getm_or_null()) tell(fault, info, context);
+    hurry_end();
     // As if we had never been there: the fault repeats under the default action. One that was sent
     // is sent again.
     ::signal(sig, SIG_DFL);

@@ -122,6 +122,7 @@ int sched_idle_threads() {
         n += sched_getscheduler(std::stoi(task.path().filename())) == SCHED_IDLE;
     return n;
 }
+bool tells_of_exit = false;
 void say_at_exit() {
     std::fprintf(stderr, "atexit\nat the end %d in SCHED_IDLE\n", sched_idle_threads());
 }
@@ -188,6 +189,17 @@ TEST_CASE("child: exits as it starts" * doctest::skip()) {
     baton::run([] {});
     std::exit(5);
 }
+/// A panic ends so.
+extern "C" void _exit(int status) {
+    if (tells_of_exit) std::fprintf(stderr, "at the end %d in SCHED_IDLE\n", sched_idle_threads());
+    ::syscall(SYS_exit_group, status);
+    __builtin_unreachable();
+}
+TEST_CASE("child: panics" * doctest::skip()) {
+    leave_storm();
+    tells_of_exit = true;
+    baton::run([] { throw std::runtime_error("at the end"); });
+}
 TEST_CASE("child: leaves at once" * doctest::skip()) {
     leave_storm();
     baton::run([] { _exit(5); });
@@ -237,7 +249,7 @@ TEST_CASE("process: at the end no thread is in SCHED_IDLE") {
         return;
     }
     const bool none = baton::run([] { return baton::assist_tier(); }) == baton::Assist::kSysmon;
-    for (const char* title : {"exits on main", "quick_exits"}) {
+    for (const char* title : {"exits on main", "quick_exits", "panics"}) {
         const Child child = run_child(title, tier());
         INFO(title << "\n" << child.output);
         CHECK(child.has("\n0 in SCHED_IDLE\n") == none);
