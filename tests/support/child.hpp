@@ -49,19 +49,24 @@ struct Child {
     }
 };
 
-/// The tier this test runs in, for its children.
-inline Strings tier() {
-    const char* assist = std::getenv("BATON_ASSIST");
-    return {std::string("BATON_ASSIST=") + (assist ? assist : "")};
+/// What a child has of this program's environment. The tier and the number of Ps are its own to
+/// say; unsaid, they are those this test runs on. Of the rest of baton's variables it gets none.
+inline bool inherits(const std::string& entry, const Strings& variables) {
+    const std::string name = entry.substr(0, entry.find('=') + 1);
+    if (name == "BATON_ASSIST=" || name == "BATON_MAXPROCS=") {
+        for (const std::string& variable : variables) {
+            if (variable.starts_with(name)) return false;
+        }
+        return true;
+    }
+    return !name.starts_with("BATON_") && name != "GLIBC_TUNABLES=";
 }
 
 inline std::vector<char*> environment(Strings& variables) {
     std::vector<char*> all;
     for (std::string& variable : variables) all.push_back(variable.data());
     for (char** entry = environ; *entry != nullptr; ++entry) {
-        if (std::strncmp(*entry, "BATON_", 6) == 0) continue;
-        if (std::strncmp(*entry, "GLIBC_TUNABLES=", 15) == 0) continue;
-        all.push_back(*entry);
+        if (inherits(*entry, variables)) all.push_back(*entry);
     }
     all.push_back(nullptr);
     return all;
@@ -125,8 +130,16 @@ inline void check_works(const Child& child) {
     CHECK(child.has(kReached));
 }
 
-inline const Strings kTiers = {"BATON_ASSIST=probe", "BATON_ASSIST=understudy",
-                               "BATON_ASSIST=sysmon"};
+/// All these values of a variable, or the one this test was told to run on.
+inline Strings each_of(const std::string& name, const Strings& values) {
+    const char* told = std::getenv(name.c_str());
+    if (told != nullptr && *told != '\0') return {name + "=" + told};
+    Strings all;
+    for (const std::string& value : values) all.push_back(name + "=" + value);
+    return all;
+}
+inline const Strings kTiers = each_of("BATON_ASSIST", {"probe", "understudy", "sysmon"});
+inline const Strings kProcs = each_of("BATON_MAXPROCS", {"1", "2", "4", "8"});
 
 /// On all of them side by side: children mostly wait.
 inline std::vector<Child> run_on_tiers(const std::string& title, const Strings& variables = {}) {

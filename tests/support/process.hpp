@@ -24,7 +24,7 @@ using baton::Chan;
 using baton::WaitGroup;
 
 inline void check_child(const char* title, std::chrono::milliseconds limit = 15s) {
-    child_process::check_works(child_process::run_child(title, child_process::tier(), limit));
+    child_process::check_works(child_process::run_child(title, {}, limit));
 }
 
 /// The exit code of a child, -1 when a signal killed it. It is a failure to take 10 s.

@@ -70,8 +70,8 @@ TEST_CASE("child: throws" * doctest::skip()) {
 
 TEST_CASE("crash: an exception nobody catches shows the stack of its throw, not yet unwound") {
     for (const std::string& tier : kTiers) {
-        for (const char* procs : {"1", "2", "4", "8"}) {
-            const Child child = run_child("throws", {tier, std::string("BATON_MAXPROCS=") + procs});
+        for (const std::string& procs : kProcs) {
+            const Child child = run_child("throws", {tier, procs});
             check_ends(child, 2);
             check_shows(child, "\npanic: std::runtime_error: out of cheese\n\ngoroutine ");
             check_shows(child, " [running]:\nthrow_in_here(char const*)\n\t");
@@ -371,14 +371,13 @@ TEST_CASE("child: tears its stack" * doctest::skip()) {
 }
 
 TEST_CASE("crash: of many that fail one tells, and no other end overtakes it") {
-    for (const char* procs : {"1", "2", "4", "8"}) {
-        const std::string on = std::string("BATON_MAXPROCS=") + procs;
-        const Child many = run_child("many throw", {on});
+    for (const std::string& procs : kProcs) {
+        const Child many = run_child("many throw", {procs});
         check_ends(many, 2);
         CHECK(count(many.output, "panic: ") == 1);
         CHECK(count(many.output, "\ngoroutine ") == 1);
         check_shows(many, "\ncreated by ");
-        const Child ends = run_child("ends while it fails", {on});
+        const Child ends = run_child("ends while it fails", {procs});
         check_ends(ends, 2);
         check_shows(ends, "::TellsOf: first\n\ngoroutine ");
         check_shows(ends, "\ncreated by ");

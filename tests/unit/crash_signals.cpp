@@ -182,9 +182,8 @@ TEST_CASE("crash: SIGQUIT shows all goroutines, and exits with 2") {
     std::printf("skip: ThreadSanitizer delays signals until a thread makes a call it knows\n");
 #else
     for (const std::string& tier : kTiers) {
-        for (const char* procs : {"1", "2", "4", "8"}) {
-            const Child child =
-                run_child("waits for SIGQUIT", {tier, std::string("BATON_MAXPROCS=") + procs});
+        for (const std::string& procs : kProcs) {
+            const Child child = run_child("waits for SIGQUIT", {tier, procs});
             check_ends(child, 2);
             check_shows(child, "\nSIGQUIT: quit\nPC=0x");
             check_shows(child, " sigcode=0\n\ngoroutine 1 [");

@@ -81,7 +81,7 @@ TEST_CASE("crash: a dump that has no end is ended by the kernel") {
     std::printf("skip: ThreadSanitizer delays signals until a thread makes a call it knows\n");
     return;
 #endif
-    const Child child = run_child("is asked for all stacks while nothing can be allocated", tier());
+    const Child child = run_child("is asked for all stacks while nothing can be allocated");
     INFO(child.output);
     CHECK(!child.hung);
     CHECK(child.killed_by(SIGALRM));

@@ -35,9 +35,7 @@ constexpr int kWaitsInLine = __LINE__ + 2;
 
 namespace {
 
-const Strings kProcs = {"BATON_MAXPROCS=1", "BATON_MAXPROCS=2", "BATON_MAXPROCS=4",
-                        "BATON_MAXPROCS=8"};
-const Strings kDefault = {"BATON_MAXPROCS="};
+const Strings kDefault = each_of("BATON_MAXPROCS", {""});
 constexpr const char* kDeadlock = "fatal error: all goroutines are asleep - deadlock!\n";
 constexpr auto kLong = 500ms; // several looks of sysmon's
 

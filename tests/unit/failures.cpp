@@ -195,12 +195,9 @@ TEST_CASE("child: throws beside calls" * doctest::skip()) {
 // TestPanicDeadlockGosched, TestPanicDeadlockSyscall
 TEST_CASE("failures: so it does while others yield, or are in calls") {
     for (const char* title : {"throws beside yields", "throws beside calls"}) {
-        for (const char* tier : {"probe", "understudy", "sysmon"}) {
-            for (const char* procs : {"1", "2", "4", "8"}) {
-                check_dies(
-                    title, "panic: std::runtime_error: beside",
-                    {std::string("BATON_ASSIST=") + tier, std::string("BATON_MAXPROCS=") + procs});
-            }
+        for (const std::string& tier : kTiers) {
+            for (const std::string& procs : kProcs)
+                check_dies(title, "panic: std::runtime_error: beside", {tier, procs});
         }
     }
 }

@@ -376,8 +376,6 @@ TEST_CASE("readers whose reads block hold no more threads than BATON_FILE_THREAD
         std::printf("skip: no slow pages: %s\n", error.what());
         return;
     }
-    auto variables = child_process::tier();
-    variables.emplace_back("BATON_FILE_THREADS=4");
     child_process::check_works(
-        child_process::run_child("reads from the cache that block", variables));
+        child_process::run_child("reads from the cache that block", {"BATON_FILE_THREADS=4"}));
 }

@@ -94,7 +94,7 @@ TEST_CASE("child: execs" * doctest::skip()) {
     });
 }
 TEST_CASE("process: exec from a goroutine replaces the process") {
-    const Child child = run_child("execs", tier());
+    const Child child = run_child("execs");
     INFO(child.output);
     CHECK(child.exited(7));
     CHECK(child.has(kReached));
@@ -214,7 +214,7 @@ TEST_CASE("process: exit and the end of main run handlers and destructors while 
         const char* title = way.first;
         const int code = way.second;
         for (int i = 0; i < 3; i++) {
-            const Child child = run_child(title, tier());
+            const Child child = run_child(title);
             INFO(title << "\n" << child.output);
             CHECK(!child.hung);
             CHECK(child.exited(code));
@@ -225,13 +225,13 @@ TEST_CASE("process: exit and the end of main run handlers and destructors while 
     }
 }
 TEST_CASE("process: quick_exit runs its own handlers, _exit none") {
-    const Child quick = run_child("quick_exits", tier());
+    const Child quick = run_child("quick_exits");
     INFO(quick.output);
     CHECK(quick.exited(5));
     CHECK(quick.has("at_quick_exit\n"));
     CHECK(!quick.has("atexit\n"));
     CHECK(pins_are_gone(quick));
-    const Child at_once = run_child("leaves at once", tier());
+    const Child at_once = run_child("leaves at once");
     CHECK(at_once.exited(5));
     CHECK(!at_once.has("atexit\n"));
 }
@@ -250,13 +250,13 @@ TEST_CASE("process: at the end no thread is in SCHED_IDLE") {
     }
     const bool none = baton::run([] { return baton::assist_tier(); }) == baton::Assist::kSysmon;
     for (const char* title : {"exits on main", "quick_exits", "panics"}) {
-        const Child child = run_child(title, tier());
+        const Child child = run_child(title);
         INFO(title << "\n" << child.output);
         CHECK(child.has("\n0 in SCHED_IDLE\n") == none);
         CHECK(child.has("at the end 0 in SCHED_IDLE\n"));
     }
     for (int round = 0; round < 3; round++) {
-        const Child child = run_child("exits as it starts", tier());
+        const Child child = run_child("exits as it starts");
         INFO(child.output);
         CHECK(child.has("at the end 0 in SCHED_IDLE\n"));
     }

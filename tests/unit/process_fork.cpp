@@ -135,7 +135,7 @@ TEST_CASE("child: parks after fork" * doctest::skip()) {
     });
 }
 TEST_CASE("process: what parks in the child of a fork, outside of run, ends it with one line") {
-    const Child child = run_child("parks after fork", tier());
+    const Child child = run_child("parks after fork");
     INFO(child.output);
     CHECK(child.exited(2));
     CHECK(child.has(kReached));

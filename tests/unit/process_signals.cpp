@@ -30,6 +30,7 @@
 
 #include "baton/baton.hpp"
 #include "kernel/build.hpp"
+#include "support/child.hpp"
 
 using namespace std::chrono_literals;
 using baton::Chan;
@@ -257,7 +258,8 @@ struct Busy {
     pid_t pid;
     int out = -1;
 
-    Busy() {
+    explicit Busy(child_process::Strings variables = {}) {
+        std::vector<char*> env = child_process::environment(variables);
         int ends[2];
         REQUIRE(pipe(ends) == 0);
         posix_spawn_file_actions_t actions;
@@ -265,7 +267,7 @@ struct Busy {
         posix_spawn_file_actions_adddup2(&actions, ends[1], 1);
         const char* argv[] = {"child", "--test-case=child: busy", "--no-skip", nullptr};
         REQUIRE(posix_spawn(&pid, "/proc/self/exe", &actions, nullptr, const_cast<char**>(argv),
-                            environ) == 0);
+                            env.data()) == 0);
         posix_spawn_file_actions_destroy(&actions);
         close(ends[1]);
         out = ends[0];
@@ -322,16 +324,14 @@ TEST_CASE("signals: a process that is stopped and continued goes on") {
 
 // TestSignalExitStatus
 TEST_CASE("signals: one that nobody handles ends the process, which then says so") {
-    for (const char* procs : {"1", "2", "4", "8"}) {
-        ::setenv("BATON_MAXPROCS", procs, 1);
+    for (const std::string& procs : child_process::kProcs) {
         for (const int sig : {SIGTERM, SIGABRT}) {
-            Busy busy;
+            Busy busy({procs});
             REQUIRE(busy.goes_round(1));
             kill(busy.pid, sig);
             CHECK(busy.ended_by(sig));
         }
     }
-    ::unsetenv("BATON_MAXPROCS");
 }
 
 TEST_CASE("signals: a debugger attaches, shows the threads and leaves, and the process goes on") {
