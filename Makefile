@@ -2,7 +2,7 @@
 #
 #   make test        install what is missing, build, run every test; TESTS="chan timer" picks some
 #   make asan, tsan  unit and stress tests under sanitizers, in build/asan and build/tsan
-#   make soak        the stress tests at length
+#   make soak        the stress tests at length; the scheduler's at 1, 2, 4, 8 Ps on each tier
 #   make model       the model checker's full run
 #   make bench       the benchmarks and the peers they are compared with
 #   make check       format, lint, layering, headers, and a clean build by clang++
@@ -201,7 +201,7 @@ comma := ,
 
 soak: deps-test
 	@$(MAKE) tests
-	@SOAK=1 BUILD=$(BUILD) TIMEOUT=$${TIMEOUT:-3600} tools/run-tests.sh stress
+	@SOAK=1 BUILD=$(BUILD) TIMEOUT=$${TIMEOUT:-3600} tools/run-tests.sh stress procs
 
 model: deps-test
 	@bash tests/model/check.sh

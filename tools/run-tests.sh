@@ -1,12 +1,12 @@
 #!/bin/bash
 # Runs the tests one after another, a line for each, and closes with "N passed, N failed".
-#   tools/run-tests.sh [unit|stress|preload|cli|model]...   without arguments all five
+#   tools/run-tests.sh [unit|stress|preload|cli|model|procs]...   without arguments all but procs
 #   BUILD=dir  TESTS="words a name may contain"  TIMEOUT=seconds per test
 #
 # A test that cannot run here says so in a line "skip: why" and passes. A test program whose source
 # has a line "// run: tiers" is run once per way the runtime can learn of a blocked thread; one with
 # "// run: rings" once more without io_uring; one that includes support/net.hpp once more with the
-# poller's other engine.
+# poller's other engine. procs is those with "// run: procs", on 1, 2, 4 and 8 Ps and on each tier.
 set -u -m # -m gives each test its own process group, so that it can be ended with all it started
 cd "$(dirname "$0")/.." || exit 1
 export BUILD=${BUILD:-build}
@@ -92,10 +92,25 @@ programs() {
     done
 }
 
+procs() {
+    local source name tier procs
+    for source in $(grep -l '^// run: procs' tests/unit/*.cpp); do
+        name=unit/$(basename "$source" .cpp)
+        picked "$name" || continue
+        for tier in probe understudy sysmon; do
+            for procs in 1 2 4 8; do
+                BATON_ASSIST=$tier BATON_MAXPROCS=$procs \
+                    run "$name@$tier/$procs" 0 "$BUILD/tests/$name"
+            done
+        done
+    done
+}
+
 (($# > 0)) || set -- unit stress preload cli model
 for kind in "$@"; do
     case $kind in
     unit | stress | preload) programs "$kind" ;;
+    procs) procs ;;
     cli)
         for script in tests/cli/*.sh; do
             name=cli/$(basename "$script" .sh)

@@ -2,6 +2,7 @@
 //
 // What a process tells when it fails, as BATON_TRACEBACK asks, and how it ends. Each case is a
 // process of its own.
+// run: procs
 #include <doctest/doctest.h>
 
 #include <atomic>

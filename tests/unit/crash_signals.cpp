@@ -2,6 +2,7 @@
 //
 // Signals that end a process: what it tells of a fault and of SIGQUIT, and that they end it as
 // ever. Each case is a process of its own.
+// run: procs
 #include <doctest/doctest.h>
 
 #include <atomic>

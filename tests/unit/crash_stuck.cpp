@@ -2,6 +2,7 @@
 //
 // What ends a process that fails where its last words cannot be found: sysmon, which looks for the
 // names, never comes back from an allocation, as if who failed held the allocator's lock.
+// run: procs
 #include <doctest/doctest.h>
 
 #include <atomic>

@@ -2,6 +2,7 @@
 //
 // A process whose goroutines all sleep for ever says so and ends; one where anything can still come
 // does not. Each case in a process of its own.
+// run: procs
 #include <doctest/doctest.h>
 
 #include <atomic>

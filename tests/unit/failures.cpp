@@ -3,6 +3,7 @@
 // What the runtime does when it is misused, or when the kernel refuses it something: the exit code,
 // the one line on stderr, and that work goes on where it can. Each case is a process of its own:
 // this very program with another environment and one of the cases whose titles begin with "child".
+// run: procs
 #include <doctest/doctest.h>
 
 #include <algorithm>

@@ -2,6 +2,7 @@
 //
 // Plain threads that use baton as goroutines do.
 // run: tiers
+// run: procs
 #include <doctest/doctest.h>
 
 #include <algorithm>

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // How many threads there may be, each case in a process of its own.
+// run: procs
 #include <doctest/doctest.h>
 
 #include <atomic>

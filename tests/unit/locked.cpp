@@ -2,6 +2,7 @@
 //
 // Goroutines locked to their thread, after the reference's LockOSThread tests.
 // run: tiers
+// run: procs
 #include <doctest/doctest.h>
 
 #include <atomic>

@@ -3,6 +3,7 @@
 // Threads that are slow to come up, as on a full machine, or that the kernel refuses for a while:
 // those that wait for one wait, and the work gets done once it is there. pthread_create here has
 // them come up late, or refuses them.
+// run: procs
 #include <doctest/doctest.h>
 
 #include <atomic>

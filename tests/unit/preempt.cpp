@@ -3,6 +3,7 @@
 // Goroutines that make no runtime call are preempted by signal, where they are and on their thread;
 // after the reference's TestPreemption, TestAsyncPreempt and TestGCFairness.
 // run: tiers
+// run: procs
 #include <doctest/doctest.h>
 
 #include <array>

@@ -3,6 +3,7 @@
 // Raw system calls that the kernel does not restart after a handler, or ends early for one: none
 // sees the signal that preempts, and all see the program's own.
 // run: tiers
+// run: procs
 #include <doctest/doctest.h>
 
 #include <algorithm>

@@ -3,6 +3,7 @@
 // Goroutines as their users see them: run, go, yield, blocking, exceptions, errno, the number of
 // processors. No INFO and no CAPTURE where a goroutine may park: doctest keeps those per thread.
 // run: tiers
+// run: procs
 #include <doctest/doctest.h>
 
 #include <algorithm>

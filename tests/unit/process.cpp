@@ -3,6 +3,7 @@
 // What a process may do while goroutines run: exec, spawn, exit; forks are in process_fork.cpp.
 // Each case is a process of its own (support/child.hpp), and makes further ones.
 // run: tiers
+// run: procs
 #include <doctest/doctest.h>
 
 #include <atomic>

@@ -3,6 +3,7 @@
 // Forks of a process in which goroutines run, and daemons, which are made by them. Each case is a
 // process of its own (support/child.hpp), and forks further ones.
 // run: tiers
+// run: procs
 #include <doctest/doctest.h>
 
 #include <atomic>

@@ -3,6 +3,7 @@
 // Signals of the program's own, and of those who stop, profile and debug it, while goroutines
 // switch, park and block.
 // run: tiers
+// run: procs
 #include <doctest/doctest.h>
 
 #include <algorithm>

@@ -3,6 +3,7 @@
 // The number of processors while goroutines run: set to anything, and following what the machine
 // offers: the affinity mask and the cgroup's quota.
 // run: tiers
+// run: procs
 #include <doctest/doctest.h>
 
 #include <algorithm>

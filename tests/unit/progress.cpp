@@ -3,6 +3,7 @@
 // Who runs when: whatever others do, everybody's turn comes. After the reference's proc_test. Waits
 // end after ten seconds and more at the earliest, so that a busy machine is no failure.
 // run: tiers
+// run: procs
 #include <doctest/doctest.h>
 
 #include <algorithm>

@@ -2,6 +2,7 @@
 //
 // A goroutine apart from its stack: who has one, who gets whose, and that all who were promised one
 // find one.
+// run: procs
 #include <doctest/doctest.h>
 
 #include <algorithm>

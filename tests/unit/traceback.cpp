@@ -3,6 +3,7 @@
 // What a dump says of goroutines: their state, for how long, their frames and lines, who made them.
 // Taken by stack_dump, as the process goes on; tests/unit/crash.cpp has those of processes that
 // end.
+// run: procs
 #include <doctest/doctest.h>
 
 #include <algorithm>
