@@ -123,6 +123,23 @@ TEST_CASE("failures: a wrong value in the environment costs one line and its def
     }
 }
 
+TEST_CASE("child: runs as its parent" * doctest::skip()) {
+    CHECK(baton::run(baton::assist_tier) == baton::Assist::kSysmon);
+    CHECK(baton::max_procs() == 3);
+    reached();
+}
+TEST_CASE("child: has a child" * doctest::skip()) {
+    CHECK(kTiers == Strings{"BATON_ASSIST=sysmon"});
+    CHECK(kProcs == Strings{"BATON_MAXPROCS=3"});
+    check_works(run_child("runs as its parent"));
+    reached();
+}
+
+// What the runs on one tier and number of Ps after another rely on.
+TEST_CASE("failures: a test told its tier and its number of Ps has its children run on them") {
+    check_works(run_child("has a child", {"BATON_ASSIST=sysmon", "BATON_MAXPROCS=3"}));
+}
+
 TEST_CASE("failures: every fallback works, each alone and all at once") {
     std::string all;
     for (const baton::KernelFeature& feature : baton::kernel_features()) {

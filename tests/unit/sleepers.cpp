@@ -3,7 +3,6 @@
 // Ps of Ms that sleep in G code, without a probe: what the kernel tells of a thread, the moves of a
 // claimed word, and an M that fights two takers for its P. tests/model/ownership.pml checks the
 // protocol; this checks the code.
-// run: procs
 #include <doctest/doctest.h>
 
 #include <array>
