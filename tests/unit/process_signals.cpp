@@ -203,7 +203,8 @@ TEST_CASE("signals: a profiler's handler may unwind at any point of a switch") {
     came.store(0);
     itimerval every{{0, 1000}, {0, 1000}};
     REQUIRE(setitimer(ITIMER_PROF, &every, nullptr) == 0);
-    storm(700ms);
+    // The timer counts the CPU's time, of which one P has little where others want it.
+    for (int i = 0; i < 10 && came.load() <= 50; i++) storm(700ms);
     const int by_timer = came.load();
     CHECK(by_timer > 50);
     {
