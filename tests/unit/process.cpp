@@ -199,7 +199,10 @@ extern "C" void _exit(int status) {
 TEST_CASE("child: panics" * doctest::skip()) {
     leave_storm();
     tells_of_exit = true;
-    baton::run([] { throw std::runtime_error("at the end"); });
+    baton::run([] {
+        baton::go([] { throw std::runtime_error("nobody catches it"); });
+        baton::sleep_for(1min);
+    });
 }
 TEST_CASE("child: leaves at once" * doctest::skip()) {
     leave_storm();

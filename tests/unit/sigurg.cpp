@@ -303,7 +303,7 @@ TEST_CASE("sigurg: in the child of a fork, too") {
 #if defined(BATON_TSAN) || defined(BATON_ASAN)
     std::printf("skip: sanitizers keep locks in the child of a threaded process\n");
 #else
-    check_works(run_child("forks with a handler", tier()));
+    check_works(run_child("forks with a handler"));
 #endif
 }
 
@@ -320,7 +320,5 @@ TEST_CASE("child: is not preempted" * doctest::skip()) {
     reached();
 }
 TEST_CASE("sigurg: with BATON_PREEMPT=off the signal is the program's alone") {
-    Strings variables = tier();
-    variables.emplace_back("BATON_PREEMPT=off");
-    check_works(run_child("is not preempted", variables));
+    check_works(run_child("is not preempted", {"BATON_PREEMPT=off"}));
 }
