@@ -34,6 +34,7 @@
 
 #include <sys/stat.h>
 
+#include "kernel/clock.hpp"
 #include "kernel/features.hpp"
 #include "kernel/syscall.hpp"
 #include "kernel/uring.hpp"
@@ -49,7 +50,7 @@ using kernel::raw_syscall;
 constexpr auto kSeqCst = std::memory_order_seq_cst;
 constexpr unsigned kEntries = 64;
 constexpr unsigned kCompletions = 4096;
-constexpr int kCancelLooks = 100;
+constexpr std::int64_t kCancelNs = 10'000'000; // at most
 
 // No tags of descriptors': those have a number in the low bits, which is never 0. From kWatchFirst
 // on what is above those says which descriptor is watched.
@@ -102,9 +103,9 @@ int add(PollDesc* pd) {
 // The request holds the file, which close(2) alone would leave open. POLL_REMOVE would not do: it
 // fails for a request whose event is just being noted.
 //
-// The thread that made the request ends it, mostly at once, but after the cancel has returned.
-// Until then it is found again, and the file open: a listener's port would still be taken after its
-// close.
+// The thread that made the request ends it, mostly at once, but after the cancel has returned, and
+// on a CPU that idled it first has to wake. Until then it is found again, and the file open: a
+// listener's port would still be taken after its close.
 void remove(PollDesc* pd) {
     const std::uint64_t tag = tag_of(pd);
     long rc;
@@ -112,7 +113,8 @@ void remove(PollDesc* pd) {
         const LockGuard guard(g_sq_lock); // with poll_again
         rc = g_ring.cancel(tag);
     }
-    for (int i = 0; rc == 0 && i < kCancelLooks; i++) {
+    const std::int64_t until = kernel::nanotime() + kCancelNs;
+    while (rc == 0 && kernel::nanotime() < until) {
         (void)raw_syscall(__NR_sched_yield);
         rc = g_ring.cancel(tag);
     }
