@@ -206,9 +206,8 @@ void end_long_credit(std::int64_t now) {
         const std::uint64_t since = std::atomic_ref(m->rec->credit_ns).load(kRelaxed);
         if (now - static_cast<std::int64_t>(since) < kLongCreditNs) continue;
         asked++;
-        if (!sleeps(m))
-            signal_m(m,
-                     kernel::kForever); // asleep it needs no P, and given one would keep it there
+        // Asleep it needs no P, and given one would keep it there.
+        if (!sleeps(m)) signal_m(m, kernel::kForever);
     }
     next = now + kCreditPeriodNs + n * kCreditPeriodPerMNs + asked * kCreditPeriodPerAskedNs;
 }

@@ -21,8 +21,6 @@
 #include <csignal>
 #include <cstdint>
 
-#include <utility>
-
 #include "kernel/build.hpp"
 #include "runtime/preempt.hpp"
 #include "runtime/tsan_signal.hpp"
@@ -30,8 +28,6 @@
 namespace baton::rt {
 
 namespace {
-
-using Handler = void (*)(int sig, siginfo_t* info, void* context);
 
 constexpr std::uint64_t kTakesInfo = std::uint64_t{1} << 63; // no address has it
 
@@ -52,7 +48,7 @@ void go_on(int level, int sig, siginfo_t* info, void* context) {
     // acquire: pairs with the release in take; the kernel orders all but the last level anyway.
     const std::uint64_t word = below[level].load(std::memory_order_acquire);
     if ((word & kTakesInfo) != 0) {
-        reinterpret_cast<Handler>(word & ~kTakesInfo)(sig, info, context);
+        reinterpret_cast<UrgHandler>(word & ~kTakesInfo)(sig, info, context);
     } else if (auto* handler = reinterpret_cast<void (*)(int)>(word);
                handler != SIG_DFL && handler != SIG_IGN) {
         handler(sig);
@@ -88,19 +84,12 @@ void on_urg(int sig, siginfo_t* info, void* context) {
     arrived(kLevel, sig, info, context, entered);
 }
 
-template <int... kLevel>
-Handler at_level(int level, std::integer_sequence<int, kLevel...> /*all*/) {
-    static constexpr Handler kOurs[] = {on_urg<kLevel>...};
-    return kOurs[level];
-}
-Handler ours_at(int level) {
-    return at_level(level, std::make_integer_sequence<int, kUrgLevels>());
-}
+constexpr auto kOurs = each_urg_level([]<int kLevel>() -> UrgHandler { return on_urg<kLevel>; });
 
-int level_of(Handler handler) {
+int level_of(UrgHandler handler) {
     if (const int level = level_in_front(handler); level >= 0) return level;
     int level = kUrgLevels - 1;
-    while (level >= 0 && handler != ours_at(level)) level--;
+    while (level >= 0 && handler != kOurs[static_cast<std::size_t>(level)]) level--;
     return level;
 }
 
@@ -115,7 +104,7 @@ int level_for(std::uint64_t word) {
 
 bool put(int level, const struct sigaction& found) {
     struct sigaction sa = {}, old;
-    sa.sa_sigaction = ours_at(level);
+    sa.sa_sigaction = kOurs[static_cast<std::size_t>(level)];
     sa.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESTART;
     sigemptyset(&sa.sa_mask);
     if (sigaction(SIGURG, &sa, &old) != 0) return false;

@@ -24,7 +24,6 @@
 #include <ucontext.h>
 
 #include <cstdint>
-#include <utility>
 
 #include "kernel/syscall.hpp"
 #include "runtime/runtime.hpp"
@@ -56,10 +55,8 @@ struct Whole { // of which code it is known that ThreadSanitizer is not in the m
     Code program, ours;
 } whole;
 
-using Handler = void (*)(int, siginfo_t*, void*);
-
-Handler direct[kUrgLevels];
-Handler theirs = nullptr;
+UrgHandler direct[kUrgLevels];
+UrgHandler theirs = nullptr;
 constinit thread_local bool put_off = false; // one of preempt.cpp's
 
 // The program comes first.
@@ -115,14 +112,8 @@ BATON_NO_TSAN void on_signal(int sig, siginfo_t* info, void* context) {
     arrived(kLevel, sig, info, context);
 }
 
-template <int... kLevel>
-Handler at_level(int level, std::integer_sequence<int, kLevel...> /*all*/) {
-    static constexpr Handler kAll[] = {on_signal<kLevel>...};
-    return kAll[level];
-}
-Handler in_front(int level) {
-    return at_level(level, std::make_integer_sequence<int, kUrgLevels>());
-}
+constexpr auto kInFront =
+    each_urg_level([]<int kLevel>() -> UrgHandler { return on_signal<kLevel>; });
 
 // False if one is so already.
 bool put_in_front(int sig, int level) {
@@ -130,19 +121,19 @@ bool put_in_front(int sig, int level) {
     if (kernel_sigaction(sig, nullptr, &action) != 0 || level_in_front(action.handler) >= 0)
         return false;
     theirs = action.handler;
-    action.handler = in_front(level);
+    action.handler = kInFront[static_cast<std::size_t>(level)];
     return kernel_sigaction(sig, &action, nullptr) == 0;
 }
 
 } // namespace
 
-int level_in_front(Handler found) {
+int level_in_front(UrgHandler found) {
     int level = kUrgLevels - 1;
-    while (level >= 0 && found != in_front(level)) level--;
+    while (level >= 0 && found != kInFront[static_cast<std::size_t>(level)]) level--;
     return level;
 }
 
-bool enter_directly(int sig, int level, Handler handler) {
+bool enter_directly(int sig, int level, UrgHandler handler) {
     if (whole.program.end == 0) dl_iterate_phdr(find_code, &whole);
     // Linked into one of the two, ThreadSanitizer cannot be told from the rest.
     if (whole.program.has(__tsan_func_entry) || whole.ours.has(__tsan_func_entry)) return false;
@@ -150,7 +141,7 @@ bool enter_directly(int sig, int level, Handler handler) {
     return put_in_front(sig, level);
 }
 
-bool entered_directly(int sig, Handler found) {
+bool entered_directly(int sig, UrgHandler found) {
     const int level = level_in_front(found);
     if (level < 0) return false;
     (void)put_in_front(sig, level); // behind ThreadSanitizer's, if the program has put it back

@@ -190,7 +190,7 @@ TEST_CASE("child: exits as it starts" * doctest::skip()) {
     baton::run([] {});
     std::exit(5);
 }
-/// A panic ends so.
+/// By this the runtime ends a process that panics.
 extern "C" void _exit(int status) {
     if (tells_of_exit) std::fprintf(stderr, "at the end %d in SCHED_IDLE\n", sched_idle_threads());
     ::syscall(SYS_exit_group, status);
