@@ -15,18 +15,7 @@ namespace {
 
 /// Ends wait `number` without what it waited for, if it is not over. Any thread, no locks held.
 void give_up(G* gp, std::uint64_t number, WaitState how) {
-    const std::uint64_t base = number << kWaitStateBits;
-    // relaxed: the CAS below confirms it.
-    std::uint64_t word = gp->wait.load(std::memory_order_relaxed);
-    while (word == (base | kArming) || word == (base | kParked)) {
-        // acq_rel: pairs with wait_parked, whichever of the two is first. relaxed on failure: we
-        // look again.
-        if (gp->wait.compare_exchange_weak(word, base | how, std::memory_order_acq_rel,
-                                           std::memory_order_relaxed)) {
-            if ((word & kWaitStateMask) == kParked) goready(gp);
-            return;
-        }
-    }
+    if (end_wait(gp, number, how)) goready(gp);
 }
 
 void on_deadline(void* g, std::uintptr_t number, std::int64_t) {
@@ -40,6 +29,20 @@ bool parked_unlock(G* gp, void* lock) {
 }
 
 } // namespace
+
+bool end_wait(G* gp, std::uint64_t number, WaitState how) {
+    const std::uint64_t base = number << kWaitStateBits;
+    // relaxed: the CAS below confirms it.
+    std::uint64_t word = gp->wait.load(std::memory_order_relaxed);
+    while (word == (base | kArming) || word == (base | kParked)) {
+        // acq_rel: pairs with wait_parked, whichever of the two is first. relaxed on failure: we
+        // look again.
+        if (gp->wait.compare_exchange_weak(word, base | how, std::memory_order_acq_rel,
+                                           std::memory_order_relaxed))
+            return (word & kWaitStateMask) == kParked;
+    }
+    return false;
+}
 
 detail::WaitEnd wait_end(const G* gp) {
     // relaxed: whoever ended the wait readied its G after that, or its G saw so in wait_parked.

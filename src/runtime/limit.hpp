@@ -13,6 +13,7 @@
 //        |           +------> timed out   by the timer
 //        |           +------> stopped     by a stop callback
 //        +--> timed out, stopped: the G has not parked yet; it sees so and does not
+//        +--> woken: the same, of a wait for several descriptors (netpoll_any.cpp)
 //
 // A waker finds the G by a queue, and that only once the G has parked: the queue's lock is held
 // from before the waiter is in it until then. A waker that loses leaves the waiter off the queue
@@ -73,6 +74,9 @@ inline bool wait_parked(G* gp) {
                                             std::memory_order_acq_rel, std::memory_order_relaxed);
 }
 
+/// Ends wait `number`, parked or not, if it is not over. True: its G has parked, and is the
+/// caller's to ready.
+bool end_wait(G* gp, std::uint64_t number, WaitState how);
 /// How the caller's last wait ended.
 detail::WaitEnd wait_end(const G* gp);
 

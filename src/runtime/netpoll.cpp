@@ -8,6 +8,7 @@
 //   wait      a G is about to park: it commits by putting its own address in, or a notification or
 //             an eviction comes first and it does not park
 //   a G       parked; whoever changes the word to ready or nil readies it
+//   any       a G waits for this and others (netpoll_any.cpp)
 //
 // Locks: PollDesc::lock guards the deadlines and `closing`; waiting and notifying go without. No G
 // is readied under it.
@@ -31,6 +32,7 @@
 #include "kernel/features.hpp"
 #include "runtime/entry.hpp"
 #include "runtime/foreign.hpp"
+#include "runtime/netpoll_any.hpp"
 #include "runtime/polldesc.hpp"
 #include "runtime/pollengine.hpp"
 #include "runtime/ring.hpp"
@@ -42,9 +44,6 @@ namespace {
 constexpr auto kSeqCst = std::memory_order_seq_cst;  // where the head of this file says so
 constexpr auto kRelaxed = std::memory_order_relaxed; // each use says why
 
-constexpr std::uintptr_t kPdReady = 1;
-constexpr std::uintptr_t kPdWait = 2; // above that: a G
-
 constexpr std::uint32_t kRead = kReadExpired | kReadTimedOut | kReadStopped;
 constexpr std::uint32_t kWrite = kWriteExpired | kWriteTimedOut | kWriteStopped;
 
@@ -52,10 +51,6 @@ constexpr std::uint32_t kWrite = kWriteExpired | kWriteTimedOut | kWriteStopped;
 const PollEngine* g_engine = nullptr;
 std::atomic<std::uint32_t> g_wake_sig{0};
 std::atomic<std::int32_t> g_waiters{0};
-
-std::atomic<std::uintptr_t>& word(PollDesc* pd, PollMode mode) {
-    return mode == PollMode::kRead ? pd->rg : pd->wg;
-}
 
 /// What Info says. pd->lock held; (B) of the head's ordering.
 void publish_info(PollDesc* pd) {
@@ -66,15 +61,6 @@ void publish_info(PollDesc* pd) {
     if (pd->rcut != 0) info |= pd->rcut == ETIMEDOUT ? kReadTimedOut : kReadStopped;
     if (pd->wcut != 0) info |= pd->wcut == ETIMEDOUT ? kWriteTimedOut : kWriteStopped;
     pd->info.store(info, kSeqCst);
-}
-
-/// 0, or why nobody may wait. (A) of the head's ordering.
-int check_err(const PollDesc* pd, PollMode mode) {
-    const std::uint32_t info = pd->info.load(kSeqCst);
-    if (info & kClosing) return EBADF;
-    const std::uint32_t over = info & (mode == PollMode::kRead ? kRead : kWrite);
-    if (over == 0) return 0;
-    return over & (kReadStopped | kWriteStopped) ? ECANCELED : ETIMEDOUT;
 }
 
 /// gopark's last step: the G is off its stack. False when a notification or an eviction was first.
@@ -96,7 +82,7 @@ bool netpollblockcommit(G* gp, void* word) {
 
 /// True if the descriptor became ready; false if woken otherwise: check_err tells.
 bool netpollblock(PollDesc* pd, PollMode mode) {
-    std::atomic<std::uintptr_t>& gpp = word(pd, mode);
+    std::atomic<std::uintptr_t>& gpp = poll_word(pd, mode);
     for (;;) {
         std::uintptr_t old = kPdReady;
         // acquire: pairs with the release in netpollunblock (hangup). relaxed: nothing was had.
@@ -107,7 +93,7 @@ bool netpollblock(PollDesc* pd, PollMode mode) {
         // seq_cst: (A). relaxed on failure: it has become ready, and we look again.
         if (gpp.compare_exchange_strong(old, kPdWait, kSeqCst, kRelaxed)) break;
     }
-    if (check_err(pd, mode) == 0) gopark(netpollblockcommit, &gpp, WaitReason::kIoWait);
+    if (poll_error(pd, mode) == 0) gopark(netpollblockcommit, &gpp, WaitReason::kIoWait);
     // acquire: pairs with the release in netpollunblock.
     const std::uintptr_t old = gpp.exchange(kPdNil, std::memory_order_acquire);
     if (old > kPdWait) fatal("a poll descriptor still names a goroutine (word %zx)", old);
@@ -115,9 +101,9 @@ bool netpollblock(PollDesc* pd, PollMode mode) {
 }
 
 /// Notes that the descriptor is ready, or takes whoever waits off it without. The G to ready, or
-/// null. (B) of the head's ordering when not ioready.
+/// null. (B) of the head's ordering when not ioready: then pd->lock is held.
 G* netpollunblock(PollDesc* pd, PollMode mode, bool ioready) {
-    std::atomic<std::uintptr_t>& gpp = word(pd, mode);
+    std::atomic<std::uintptr_t>& gpp = poll_word(pd, mode);
     std::uintptr_t old = gpp.load(kSeqCst);
     for (;;) {
         if (old == kPdReady) return nullptr;
@@ -127,6 +113,11 @@ G* netpollunblock(PollDesc* pd, PollMode mode, bool ioready) {
         if (gpp.compare_exchange_weak(old, ioready ? kPdReady : kPdNil, std::memory_order_acq_rel,
                                       std::memory_order_acquire))
             break;
+    }
+    if (old == kPdAny) {
+        if (!ioready) return any_ended(pd, mode);
+        LockGuard guard(pd->lock);
+        return any_ended(pd, mode);
     }
     if (old <= kPdWait) return nullptr; // one about to park sees it and does not
     netpoll_drop_waiters(1);
@@ -241,6 +232,18 @@ GList netpoll(std::int64_t delay_ns) {
     return list;
 }
 
+std::atomic<std::uintptr_t>& poll_word(PollDesc* pd, PollMode mode) {
+    return mode == PollMode::kRead ? pd->rg : pd->wg;
+}
+
+int poll_error(const PollDesc* pd, PollMode mode) {
+    const std::uint32_t info = pd->info.load(kSeqCst);
+    if (info & kClosing) return EBADF;
+    const std::uint32_t over = info & (mode == PollMode::kRead ? kRead : kWrite);
+    if (over == 0) return 0;
+    return over & (kReadStopped | kWriteStopped) ? ECANCELED : ETIMEDOUT;
+}
+
 const char* netpoll_engine() noexcept { return g_engine ? g_engine->name : ""; }
 
 int netpoll_watch(int fd) { return -g_engine->watch(fd); }
@@ -263,7 +266,7 @@ void netpollbreak() {
 void netpoll_expect(std::uint64_t tag) {
     // relaxed: a hint. Gs are never unmapped.
     const std::uintptr_t reader = desc_of(tag)->rg.load(kRelaxed);
-    if (reader <= kPdWait) return;
+    if (reader <= kPdAny) return;
     const auto* g = reinterpret_cast<const std::byte*>(reader);
     for (int line = 0; line < 2; line++) __builtin_prefetch(g + std::ptrdiff_t{64} * line, 1);
 }
@@ -329,8 +332,8 @@ void poll_close(PollDesc* pd) {
 }
 
 int poll_reset(PollDesc* pd, PollMode mode) {
-    if (const int err = check_err(pd, mode)) return err;
-    std::atomic<std::uintptr_t>& gpp = word(pd, mode);
+    if (const int err = poll_error(pd, mode)) return err;
+    std::atomic<std::uintptr_t>& gpp = poll_word(pd, mode);
     // acquire: pairs with the release in netpollunblock: who erases a notification sees the hangup
     // it told of. relaxed first look: a word still nil has nothing to erase, and saves 5 ns; what
     // comes later stays and cuts the next wait short.
@@ -357,7 +360,7 @@ void poll_disarm(PollDesc* pd, PollMode mode) {
 int poll_wait(PollDesc* pd, PollMode mode) {
     Entry entry;
     for (;;) {
-        if (const int err = check_err(pd, mode)) return err;
+        if (const int err = poll_error(pd, mode)) return err;
         // False without an error: a deadline woke us and was moved before we ran. Wait again.
         if (netpollblock(pd, mode)) return 0;
     }

@@ -75,6 +75,10 @@ void poll_limit_end(PollDesc* pd, PollMode mode);
 /// Gives up the waits of `number`: they fail with `err`, ETIMEDOUT or ECANCELED. Too late it does
 /// nothing, whoever uses the descriptor by then. Any thread.
 void poll_cut(PollDesc* pd, PollMode mode, std::uint64_t number, int err);
+/// The word of netpoll.cpp's head, and 0 or why nobody may wait, which is to be looked at after the
+/// word has been set: (A) of its ordering.
+std::atomic<std::uintptr_t>& poll_word(PollDesc* pd, PollMode mode);
+int poll_error(const PollDesc* pd, PollMode mode);
 /// Wakes all waiters with EBADF; later waits fail alike.
 void poll_evict(PollDesc* pd);
 

@@ -17,7 +17,8 @@
 
 namespace baton::rt {
 
-inline constexpr std::uintptr_t kPdNil = 0;
+/// Words of a direction, netpoll.cpp's and netpoll_any.cpp's; above them a G.
+inline constexpr std::uintptr_t kPdNil = 0, kPdReady = 1, kPdWait = 2, kPdAny = 3;
 /// Bits of PollDesc::info.
 enum Info : std::uint32_t {
     kClosing = 1,
@@ -33,6 +34,8 @@ inline constexpr unsigned kSeqBits = 22;
 inline constexpr std::uint64_t kSeqMask = (1ULL << kSeqBits) - 1;
 
 // 64 bytes of alignment leave room for the sequence number in an event's tag.
+struct G;
+
 struct alignas(64) PollDesc {
     std::atomic<std::uintptr_t> rg{kPdNil};
     std::atomic<std::uintptr_t> wg{kPdNil};
@@ -56,6 +59,12 @@ struct alignas(64) PollDesc {
     int wcut = 0;
     std::uint64_t rlimit = 0; // the number of the last wait that can be given up
     std::uint64_t wlimit = 0;
+
+    /// Whose wait for several it is that kPdAny tells of.
+    struct AnyWaiter {
+        G* g = nullptr;
+        std::uint64_t number = 0;
+    } rany, wany;
 
     PollDesc* link = nullptr; // free list
 };
