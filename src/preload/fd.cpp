@@ -13,7 +13,6 @@ namespace {
 constexpr auto kRelaxed = std::memory_order_relaxed; // each use says why
 constexpr std::size_t kPerPage = 1024;
 constexpr std::size_t kPages = 1024; // a million descriptors, the kernel's own limit by default
-constexpr int kVainMost = 16;
 
 std::atomic<Descriptor*> pages[kPages];
 

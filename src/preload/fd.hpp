@@ -45,6 +45,9 @@ void note_process();
 /// In a forked child.
 void forget_descriptors();
 
+/// So many looks in a row may find nothing before a call blocks its thread.
+inline constexpr int kVainMost = 16;
+
 /// Has anybody set a timeout on a socket? Until then none needs to be asked for.
 extern std::atomic<bool> timeouts_used;
 

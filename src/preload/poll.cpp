@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// poll, select and epoll_wait: asked without waiting first. One descriptor and one direction is
-// then waited for as a read or write would; an epoll instance is itself a descriptor that becomes
-// readable. For several descriptors there is a private epoll instance, which is waited for like
-// that and asked nothing: who is woken polls again.
+// poll, select and epoll_wait: asked without waiting first. Descriptors are then waited for as a
+// read or write would, several of them at once; an epoll instance is itself a descriptor that
+// becomes readable. Where that cannot be, as there are many, or another goroutine waits for one of
+// them, or for other events, there is a private epoll instance, which is waited for like that and
+// asked nothing: who is woken polls again.
 #include <sys/resource.h>
 
 #include "preload/fd.hpp"
@@ -54,20 +55,53 @@ private:
     bool failed_ = false;
 };
 
-/// Until `ask` has an answer other than 0, fd being what becomes ready then.
-template <class Ask, class Block>
-long ask_until(int fd, bool for_write, std::int64_t deadline, Ask ask, Block block) {
-    Readiness ready(fd, for_write, deadline);
-    for (;;) {
+/// Until `ask` has an answer other than 0, or the deadline; `ready` parks until there may be one.
+/// False: it cannot.
+template <class Ready, class Ask>
+bool ask_when(Ready ready, Ask ask, long* r) {
+    for (int vain = 0; vain < kVainMost; vain++) {
         const int err = ready();
-        if (err != 0 && err != ETIMEDOUT && err != EBADF) return block();
-        const long r = ask();
-        if (r != 0 || err == ETIMEDOUT) return r;
+        if (err != 0 && err != ETIMEDOUT && err != EBADF) return false;
+        *r = ask();
+        if (*r != 0 || err == ETIMEDOUT) return true;
     }
+    return false; // always ready, for something that was not asked for
 }
 
 constexpr short kIn = POLLIN | POLLRDNORM | POLLPRI | POLLRDHUP;
 constexpr short kOut = POLLOUT | POLLWRNORM;
+
+/// What poll asks, as waits for one direction of a descriptor each.
+class Asks {
+public:
+    /// False: it cannot be said so.
+    bool add(const pollfd& p) {
+        if (p.fd < 0) return true;
+        const bool in = p.events & POLLIN, out = p.events & POLLOUT;
+        if (!(in || out) || (p.events & ~((in ? kIn : 0) | (out ? kOut : 0)))) return false;
+        return (!in || add(p.fd, false)) && (!out || add(p.fd, true));
+    }
+    int wait(std::int64_t deadline) const {
+        const baton_fd_ask& a = asks_[0];
+        return n_ == 1 ? rt->fd_wait(a.slot, a.fd, a.for_write, deadline, a.gen)
+                       : rt->fd_wait_any(asks_, n_, deadline);
+    }
+
+private:
+    bool add(int fd, bool for_write) {
+        Descriptor* d = n_ < BATON_ASKS_MOST ? descriptor_of(fd) : nullptr;
+        if (!d) return false;
+        for (unsigned i = 0; i < n_; i++)
+            if (asks_[i].fd == fd && asks_[i].for_write == for_write) return true;
+        // seq_cst: with evict.
+        const auto gen = std::atomic_ref(d->slot.gen).load(std::memory_order_seq_cst);
+        asks_[n_++] = {&d->slot, fd, for_write, gen};
+        return true;
+    }
+
+    baton_fd_ask asks_[BATON_ASKS_MOST];
+    unsigned n_ = 0;
+};
 
 long block_poll(pollfd* fds, nfds_t n, std::int64_t deadline) {
     timespec left{};
@@ -83,24 +117,23 @@ long block_poll(pollfd* fds, nfds_t n, std::int64_t deadline) {
 
 /// poll, the first look having found nothing.
 long wait_poll(pollfd* fds, nfds_t n, std::int64_t deadline) {
-    const auto ask = [&] { return poll_now(fds, n); };
-    const auto block = [&] { return block_poll(fds, n, deadline); };
     if (n == 0 && deadline != kNever) {
         rt->sleep_until(deadline);
         return 0;
     }
-    const short events = n == 1 ? fds[0].events : 0;
-    if (n == 1 && fds[0].fd >= 0 && (events & ~kIn) == 0 && (events & POLLIN))
-        return ask_until(fds[0].fd, false, deadline, ask, block);
-    if (n == 1 && fds[0].fd >= 0 && (events & ~kOut) == 0 && (events & POLLOUT))
-        return ask_until(fds[0].fd, true, deadline, ask, block);
+    const auto ask = [&] { return poll_now(fds, n); };
+    long r = 0;
+    Asks asks;
+    nfds_t said = 0;
+    while (said < n && asks.add(fds[said])) said++;
+    if (said == n && ask_when([&] { return asks.wait(deadline); }, ask, &r)) return r;
     // A set costs as much as ten looks do. Where many goroutines are at work, what this one waits
     // for is often there when the others have had their turn.
     rt->yield();
-    if (const long r = poll_now(fds, n); r != 0) return r;
+    if (r = ask(); r != 0) return r;
     Set set(fds, n);
-    if (!set.ok()) return block();
-    return ask_until(set.fd(), false, deadline, ask, block);
+    if (set.ok() && ask_when(Readiness(set.fd(), false, deadline), ask, &r)) return r;
+    return block_poll(fds, n, deadline);
 }
 
 long do_poll(pollfd* fds, nfds_t n, std::int64_t deadline) {
@@ -221,16 +254,13 @@ namespace {
 
 int do_epoll(int fd, epoll_event* events, int most, std::int64_t deadline) {
     const auto ask = [&] { return raw_syscall(SYS_epoll_pwait, fd, events, most, 0, nullptr, 8); };
-    const long r = ask();
-    if (r != 0) return static_cast<int>(finish(r));
-    return static_cast<int>(finish(ask_until(fd, false, deadline, ask, [&] {
-        const std::int64_t left = deadline == kNever ? 0 : deadline - now_ns();
-        const int ms = deadline == kNever ? -1
-                       : left > 0         ? static_cast<int>(left / 1'000'000 + 1)
-                                          : 0;
-        Bracket bracket;
-        return raw_syscall(SYS_epoll_pwait, fd, events, most, ms, nullptr, 8);
-    })));
+    long r = ask();
+    if (r != 0 || ask_when(Readiness(fd, false, deadline), ask, &r))
+        return static_cast<int>(finish(r));
+    const std::int64_t left = deadline == kNever ? 0 : deadline - now_ns();
+    const int ms = deadline == kNever ? -1 : left > 0 ? static_cast<int>(left / 1'000'000 + 1) : 0;
+    Bracket bracket;
+    return static_cast<int>(finish(raw_syscall(SYS_epoll_pwait, fd, events, most, ms, nullptr, 8)));
 }
 
 } // namespace

@@ -28,7 +28,7 @@
 #include "baton/run.hpp"
 #include "baton/time.hpp"
 #include "runtime/file_calls.hpp"
-#include "runtime/netpoll.hpp"
+#include "runtime/netpoll_any.hpp"
 #include "runtime/ring.hpp"
 #include "runtime/sched.hpp"
 #include "runtime/sema.hpp"
@@ -93,14 +93,16 @@ constexpr std::uint32_t kFree = 0, kTaken = 1, kQueued = 2;
 /// The right to wait for one direction of a descriptor.
 class Turn {
 public:
-    explicit Turn(std::uint32_t& word) : word_(word) {}
+    Turn(baton_fd_slot* slot, bool for_write) : word_(for_write ? slot->writer : slot->reader) {}
+    bool try_take() {
+        std::uint32_t free = kFree;
+        // acquire: pairs with give's release. relaxed on failure: nothing is had.
+        return Word(word_).compare_exchange_strong(free, kTaken, std::memory_order_acquire,
+                                                   std::memory_order_relaxed);
+    }
     /// False past the deadline.
     bool take(std::int64_t deadline) {
-        std::uint32_t free = kFree;
-        // acquire: pairs with give's release. relaxed on failure: we look again.
-        if (Word(word_).compare_exchange_strong(free, kTaken, std::memory_order_acquire,
-                                                std::memory_order_relaxed))
-            return true;
+        if (try_take()) return true;
         const Until until = until_ns(deadline);
         SemaWait wait(&word_, WaitReason::kIoWait, deadline == Until::kNever ? nullptr : &until);
         for (std::uint32_t seen = kTaken;;) {
@@ -161,37 +163,68 @@ void set_deadline(PollDesc* pd, PollMode mode, std::int64_t deadline) {
     }
 }
 
-int wait_ready(baton_fd_slot* slot, int fd, PollMode mode, std::int64_t deadline,
-               std::uint32_t gen) {
+bool is_closed(baton_fd_slot* slot, std::uint32_t gen) {
+    // seq_cst: with fd_evict. It changes gen, then ends the wait by a deadline, which set_deadline
+    // may just have taken back.
+    return Word(slot->gen).load(std::memory_order_seq_cst) != gen;
+}
+
+/// The caller has the turn. 0: *ask is told of it from here on, until poll_disarm.
+int arm(const baton_fd_ask& a, std::int64_t deadline, PollAsk* ask) {
     int err = 0;
-    PollDesc* pd = desc_of_slot(slot, fd, &err);
-    if (!pd) {
-        if (err == 0) yield(); // another goroutine, for the other direction
-        return err;
-    }
+    PollDesc* pd = desc_of_slot(a.slot, a.fd, &err);
+    if (!pd) return err != 0 ? err : EBUSY; // another goroutine makes it, for the other direction
+    const PollMode mode = a.for_write ? PollMode::kWrite : PollMode::kRead;
+    *ask = {pd, mode};
     set_deadline(pd, mode, deadline);
-    // seq_cst: with fd_evict. It changes gen, then ends the wait by a deadline, which the line
-    // above may just have taken back.
-    if (Word(slot->gen).load(std::memory_order_seq_cst) != gen) return EBADF;
+    if (is_closed(a.slot, a.gen)) return EBADF;
     err = poll_reset(pd, mode);
-    if (err == 0) err = poll_rearm(pd, mode);
-    if (err == 0) {
-        err = poll_wait(pd, mode);
-        poll_disarm(pd, mode);
+    return err != 0 ? err : poll_rearm(pd, mode);
+}
+
+int wait_ready(const baton_fd_ask& a, std::int64_t deadline) {
+    PollAsk ask{};
+    int err = arm(a, deadline, &ask);
+    if (err == EBUSY) {
+        yield();
+        return 0;
     }
-    if (deadline != Until::kNever)
-        poll_set_deadline(pd, 0, mode == PollMode::kRead, mode == PollMode::kWrite);
-    if (Word(slot->gen).load(std::memory_order_seq_cst) != gen) return EBADF; // seq_cst: as above
-    return err;
+    if (err == 0) {
+        err = poll_wait(ask.pd, ask.mode);
+        poll_disarm(ask.pd, ask.mode);
+    }
+    if (ask.pd && deadline != Until::kNever)
+        poll_set_deadline(ask.pd, 0, !a.for_write, a.for_write);
+    return is_closed(a.slot, a.gen) ? EBADF : err;
 }
 
 int fd_wait(baton_fd_slot* slot, int fd, int for_write, std::int64_t deadline, std::uint32_t gen) {
     if (!poll_rearms()) return ENOTSUP;
-    Turn turn(for_write ? slot->writer : slot->reader);
+    Turn turn(slot, for_write);
     if (!turn.take(deadline)) return ETIMEDOUT;
-    const int err =
-        wait_ready(slot, fd, for_write ? PollMode::kWrite : PollMode::kRead, deadline, gen);
+    const int err = wait_ready({slot, fd, for_write, gen}, deadline);
     turn.give();
+    return err;
+}
+
+// Turns are not waited for: who has one may wait for this goroutine to do something.
+int fd_wait_any(const baton_fd_ask* asks, unsigned n, std::int64_t deadline) {
+    if (!poll_rearms() || n > BATON_ASKS_MOST) return ENOTSUP;
+    PollAsk armed[BATON_ASKS_MOST] = {};
+    unsigned taken = 0, ready = 0;
+    int err = 0;
+    while (taken < n && Turn(asks[taken].slot, asks[taken].for_write).try_take()) taken++;
+    if (taken < n) err = EBUSY;
+    while (err == 0 && ready < n) {
+        err = arm(asks[ready], Until::kNever, &armed[ready]);
+        if (err == 0) ready++;
+    }
+    if (err == 0) err = poll_wait_any(armed, n, deadline);
+    for (unsigned i = 0; i < ready; i++) poll_disarm(armed[i].pd, armed[i].mode);
+    for (unsigned i = 0; i < taken; i++) {
+        if (is_closed(asks[i].slot, asks[i].gen)) err = EBADF;
+        Turn(asks[i].slot, asks[i].for_write).give();
+    }
     return err;
 }
 
@@ -270,6 +303,7 @@ baton_hooks_v1 table{
     .sleep_until = sleep_until,
     .yield = yield_to_others,
     .fd_wait = fd_wait,
+    .fd_wait_any = fd_wait_any,
     .park = park,
     .ring_connect = ring_connect,
     .ring_read = ring_read,

@@ -24,6 +24,15 @@ struct baton_fd_slot {
     uint32_t gen; /* one up when the descriptor is closed */
 };
 
+/* A wait for one direction of a descriptor whose slot is of that gen. */
+struct baton_fd_ask {
+    struct baton_fd_slot* slot;
+    int fd;
+    int for_write;
+    uint32_t gen;
+};
+#define BATON_ASKS_MOST 16
+
 /* A call on a file that is under way; the runtime's. */
 struct baton_file_call {
     void* word[3];
@@ -60,6 +69,9 @@ struct baton_hooks_v1 {
      * waited for here, and why. */
     int (*fd_wait)(struct baton_fd_slot* slot, int fd, int for_write, int64_t deadline,
                    uint32_t gen);
+    /* The same for whichever of them is first, BATON_ASKS_MOST at most and no two for the same.
+     * EBUSY: another goroutine waits for one of them. */
+    int (*fd_wait_any)(const struct baton_fd_ask* asks, unsigned n, int64_t deadline);
     /* 0: woken by wake; EAGAIN: still(arg) was 0, asked when nobody could have woken us;
      * ETIMEDOUT. */
     int (*park)(const void* addr, int (*still)(void*), void* arg, int64_t deadline);

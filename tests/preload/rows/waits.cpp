@@ -142,6 +142,44 @@ void add_polls(Rows& rows, const Poller& q) {
         const std::string what = polled(q, {{other.a, POLLIN, 0}, {p.a, POLLIN, 0}}, 20);
         return what + timing(start, 20ms);
     });
+    row("several, of one both ways", [&q](Pair& p) {
+        Pair other = make(Ends::kPipe);
+        char some[4096] = {};
+        while (::send(p.a, some, sizeof some, MSG_DONTWAIT) > 0) continue;
+        Later drain([&] {
+            char read[4096];
+            while (::recv(p.b, read, sizeof read, MSG_DONTWAIT) > 0) continue;
+        });
+        return polled(q, {{other.a, POLLIN, 0}, {p.a, POLLIN | POLLOUT, 0}}, -1);
+    });
+    row("several, one of them hangs up", [&q](Pair& p) {
+        Pair other = make(Ends::kPipe);
+        Later close([&] { p.b.reset(); });
+        return polled(q, {{other.a, POLLIN, 0}, {p.a, POLLIN | POLLRDHUP, 0}}, -1);
+    });
+    row("several, one is not open", [&q](Pair& p) {
+        return polled(q, {{p.a, POLLIN, 0}, {4000, POLLIN, 0}}, -1);
+    });
+    row("more than are waited for one by one", [&q](Pair& p) {
+        std::vector<Pair> pairs;
+        std::vector<pollfd> fds;
+        for (int i = 0; i < 20; i++) {
+            pairs.push_back(make(Ends::kPipe));
+            fds.push_back({pairs.back().a, POLLIN, 0});
+        }
+        fds.push_back({p.a, POLLIN, 0});
+        Later write([&] { (void)!::write(p.b, "x", 1); });
+        return polled(q, fds, -1);
+    });
+    row(
+        "urgent data is no input",
+        [&q](Pair& p) {
+            (void)!::send(p.b, "!", 1, MSG_OOB);
+            const auto start = Clock::now();
+            const std::string what = polled(q, {{p.a, POLLIN, 0}}, 20);
+            return what + timing(start, 20ms);
+        },
+        Ends::kTcp);
     row("no room in memory",
         [&q](Pair&) { return result(q.poll(reinterpret_cast<pollfd*>(16), 1, 10)); });
 }
