@@ -146,7 +146,7 @@ PollDesc* desc_of_slot(baton_fd_slot* slot, int fd, int* err) {
     if (Word(slot->opening).exchange(1, std::memory_order_acq_rel) != 0) return nullptr;
     auto* made = static_cast<PollDesc*>(pd.load(std::memory_order_acquire)); // acquire: as above
     if (!made) {
-        made = poll_open(fd, err);
+        made = poll_open(fd, err, false);
         pd.store(made, std::memory_order_release); // release: who finds it finds it made
     }
     Word(slot->opening).store(0, std::memory_order_release); // release: as above
@@ -171,6 +171,7 @@ bool is_closed(baton_fd_slot* slot, std::uint32_t gen) {
 
 /// The caller has the turn. 0: *ask is told of it from here on, until poll_disarm.
 int arm(const baton_fd_ask& a, std::int64_t deadline, PollAsk* ask) {
+    if (poll_is_own(a.fd)) return ENOTSUP; // a baton::Conn's, say: it would hear no more of it
     int err = 0;
     PollDesc* pd = desc_of_slot(a.slot, a.fd, &err);
     if (!pd) return err != 0 ? err : EBUSY; // another goroutine makes it, for the other direction

@@ -51,6 +51,14 @@ constexpr std::uint32_t kWrite = kWriteExpired | kWriteTimedOut | kWriteStopped;
 const PollEngine* g_engine = nullptr;
 std::atomic<std::uint32_t> g_wake_sig{0};
 std::atomic<std::int32_t> g_waiters{0};
+// Of descriptors, by number: is it a PollDesc's own? No more than the kernel's default limit.
+constexpr int kOwnMost = 1 << 20;
+std::atomic<bool> g_own[kOwnMost];
+
+// relaxed: who asks has the number from who opened it, or uses a descriptor that is not its own.
+void note_own(int fd, bool own) {
+    if (fd >= 0 && fd < kOwnMost) g_own[fd].store(own, kRelaxed);
+}
 
 /// What Info says. pd->lock held; (B) of the head's ordering.
 void publish_info(PollDesc* pd) {
@@ -187,9 +195,11 @@ void take_over(PollDesc* pd) {
     // relaxed: a forked child's first start, and it has one thread.
     const std::uint32_t seq = pd->fdseq.load(kRelaxed);
     const int fd = pd->fd;
+    const bool own = pd->own;
     new (pd) PollDesc;
     pd->fdseq.store(seq, kRelaxed); // relaxed: as above
     pd->fd = fd;
+    pd->own = own;
     // -EBADF and the like: it was about to be closed.
     if (fd < 0 || g_engine->add(pd) != 0) polldesc_free(pd);
 }
@@ -288,7 +298,11 @@ bool netpoll_any_waiters() noexcept {
     return g_waiters.load(kSeqCst) > 0; // seq_cst: with wake_poller
 }
 
-PollDesc* poll_open(int fd, int* err) {
+bool poll_is_own(int fd) noexcept {
+    return fd >= 0 && fd < kOwnMost && g_own[fd].load(kRelaxed); // relaxed: as in note_own
+}
+
+PollDesc* poll_open(int fd, int* err, bool own) {
     Entry entry;
     PollDesc* pd = polldesc_alloc();
     if (!pd) {
@@ -312,6 +326,8 @@ PollDesc* poll_open(int fd, int* err) {
         publish_info(pd);
     }
     *err = -g_engine->add(pd);
+    pd->own = own && *err == 0;
+    if (pd->own) note_own(fd, true);
     if (*err == 0) return pd;
     polldesc_free(pd);
     return nullptr;
@@ -319,6 +335,7 @@ PollDesc* poll_open(int fd, int* err) {
 
 void poll_close(PollDesc* pd) {
     Entry entry;
+    if (pd->own) note_own(pd->fd, false);
     if (!g_engine) { // a forked child that has no runtime (yet)
         pd->fd = -1;
         return;

@@ -48,8 +48,10 @@ bool netpoll_any_waiters() noexcept;
 // ---- for src/io ----
 
 enum class PollMode : char { kRead = 'r', kWrite = 'w' };
-/// Registers fd (edge-triggered, both directions). On failure null and *err = errno.
-PollDesc* poll_open(int fd, int* err);
+/// Registers fd (edge-triggered, both directions). On failure null and *err = errno. An own one is
+/// registered as long as it is open: poll_is_own tells others, whose poll_rearm would end that.
+PollDesc* poll_open(int fd, int* err, bool own = true);
+bool poll_is_own(int fd) noexcept;
 /// Forgets the descriptor; nobody may wait on it any more (poll_evict first).
 void poll_close(PollDesc* pd);
 /// Clears readiness before a fresh attempt; 0, or EBADF when closing, ETIMEDOUT past the deadline.

@@ -43,6 +43,7 @@ struct alignas(64) PollDesc {
     std::atomic<std::uint32_t> info{0};  // Info: what the lock guards, for who does not lock
     std::atomic<bool> hangup{false};     // an event told of an end, an error or urgent data
     int fd = -1;
+    bool own = false; // poll_open
 
     Lock lock{Rank::kPollDesc};
     std::uint32_t armed = 0; // EPOLLIN, EPOLLOUT: the directions that poll_rearm was asked for

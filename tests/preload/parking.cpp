@@ -134,6 +134,48 @@ TEST_CASE("a poll of several descriptors waits for them, and opens none") {
     check_works(run_child("several", {preload()}));
 }
 
+TEST_CASE("child: a connection" * doctest::skip()) {
+    baton::run([] {
+        // Numbers that goroutines have waited for before, as something else.
+        const many::Pipes before(8);
+        for (const int fd : before.fds) {
+            pollfd one{fd, POLLIN, 0};
+            CHECK(::poll(&one, 1, 1) == 0);
+        }
+        for (const int fd : before.fds) ::close(fd);
+        auto listener = baton::Listener::listen("tcp", "127.0.0.1:0");
+        auto client = baton::Conn::dial("tcp", listener.address());
+        auto server = listener.accept();
+        baton::WaitGroup wg;
+        std::string got;
+        const auto read = [&] {
+            char b[8];
+            got.assign(b, server.read(b, sizeof b));
+        };
+        for (const char* text : {"first", "second"}) {
+            wg.go(read);
+            baton::sleep_for(2ms);
+            pollfd fds[] = {{server.fd(), POLLIN, 0}, {client.fd(), POLLIN, 0}};
+            CHECK(::poll(fds, 1, 10) == 0);
+            CHECK(::poll(fds, 2, 10) == 0);
+            client.write(text);
+            wg.wait();
+            CHECK(got == text);
+        }
+        pollfd fds[] = {{server.fd(), POLLIN, 0}, {client.fd(), POLLIN, 0}};
+        wg.go([&] {
+            baton::sleep_for(10ms);
+            server.write("back");
+        });
+        CHECK(::poll(fds, 2, -1) == 1);
+        wg.wait();
+        reached();
+    });
+}
+TEST_CASE("libc's poll of a connection's descriptor takes nothing from who reads it") {
+    check_works(run_child("a connection", {preload()}));
+}
+
 // Always ready, for poll and epoll, but not for what was asked.
 TEST_CASE("child: urgent" * doctest::skip()) {
     baton::run([] {
