@@ -10,7 +10,6 @@
 #include <cstddef>
 #include <exception>
 #include <functional>
-#include <future>
 #include <memory>
 #include <optional>
 #include <ranges>
@@ -44,7 +43,12 @@ struct Result {
     std::exception_ptr error;
 };
 
-[[noreturn]] void throw_future_error(std::future_errc code);
+// They throw or make a std::future_error. Who catches one includes <future>: a third of what this
+// header would take to compile.
+[[noreturn]] void throw_no_state();
+[[noreturn]] void throw_future_already_retrieved();
+[[noreturn]] void throw_promise_already_satisfied();
+std::exception_ptr broken_promise() noexcept;
 
 } // namespace detail
 
@@ -73,7 +77,7 @@ public:
 
     /// Parks until the result is there, and takes it: returns the value, or throws what the other
     /// side threw. Afterwards the future is not valid. Here and below one that is not valid throws
-    /// std::future_error.
+    /// std::future_error (<future>).
     T get() { return get(Until()); }
     /// The same; if it is given up it throws the std::system_error that says so, and the result can
     /// still be waited for.
@@ -104,7 +108,7 @@ private:
     explicit Future(std::shared_ptr<detail::Result<T>> result) noexcept
         : result_(std::move(result)) {}
     [[nodiscard]] const detail::Result<T>& state() const {
-        if (!result_) detail::throw_future_error(std::future_errc::no_state);
+        if (!result_) detail::throw_no_state();
         return *result_;
     }
 
@@ -133,9 +137,8 @@ public:
 
     /// Its future; a second call throws std::future_error.
     [[nodiscard]] Future<T> get_future() {
-        if (!result_) detail::throw_future_error(std::future_errc::no_state);
-        if (std::exchange(taken_, true))
-            detail::throw_future_error(std::future_errc::future_already_retrieved);
+        if (!result_) detail::throw_no_state();
+        if (std::exchange(taken_, true)) detail::throw_future_already_retrieved();
         return Future<T>(result_);
     }
 
@@ -172,8 +175,8 @@ public:
 
 private:
     detail::Result<T>& unset() {
-        if (!result_) detail::throw_future_error(std::future_errc::no_state);
-        if (set_) detail::throw_future_error(std::future_errc::promise_already_satisfied);
+        if (!result_) detail::throw_no_state();
+        if (set_) detail::throw_promise_already_satisfied();
         return *result_;
     }
     void release() {
@@ -184,8 +187,7 @@ private:
     }
     void abandon() noexcept {
         if (!result_ || set_) return;
-        result_->error =
-            std::make_exception_ptr(std::future_error(std::future_errc::broken_promise));
+        result_->error = detail::broken_promise();
         release();
     }
 
