@@ -74,15 +74,15 @@ bool somebody_waits() {
 
 } // namespace
 
-bool checkdead() {
-    if (netpoll_any_waiters()) return false;
+void checkdead() {
+    if (netpoll_any_waiters()) return;
     LockGuard guard(sched.lock);
     if (npidle().load(kSeqCst) != sched.gomaxprocs.load(kSeqCst) || !somebody_waits() ||
         !nothing_to_come())
-        return false;
+        return;
     std::uint32_t mcount = 0;
     // Looked at again after the threads were counted: who has ended by then had left it behind.
-    if (!all_ms_idle(&mcount) || !no_plain_thread_runs(mcount) || !nothing_to_come()) return true;
+    if (!all_ms_idle(&mcount) || !no_plain_thread_runs(mcount) || !nothing_to_come()) return;
     begin_crash();
     fatal_error("all goroutines are asleep - deadlock!");
     print_goroutines();

@@ -135,15 +135,11 @@ void gfpurge(P* p) {
     sched.gfree.list.prepend(all);
 }
 
-Idle gfidle() {
+bool gfsurplus() {
     LockGuard guard(sched.glock);
-    bool wait = false, give = false;
-    each_list([&](const auto& f) {
-        give = give || f.surplus != 0;
-        wait = wait || f.list.size() > kGfreeKeep;
-    });
-    if (give) return Idle::kGiveBack;
-    return wait ? Idle::kWait : Idle::kNothing;
+    bool any = false;
+    each_list([&](const auto& f) { any = any || f.surplus != 0; });
+    return any;
 }
 
 void gfperiod(bool all) {

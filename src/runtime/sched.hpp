@@ -411,9 +411,8 @@ void inherit_stack(M* m, G* gp, G* next) noexcept;
 G* gfget(P* p, int* error) noexcept;
 void gfput(P* p, G* gp) noexcept;
 void gfpurge(P* p);
-/// What the scavenger (sysmon) has to do.
-enum class Idle : std::uint8_t { kNothing, kWait, kGiveBack };
-Idle gfidle();
+/// Has the scavenger (sysmon) anything to give back?
+bool gfsurplus();
 /// A period ends: the Gs and stacks that nobody needed throughout it are surplus; with `all`, all
 /// that nobody holds, those on idle Ps included.
 void gfperiod(bool all);
@@ -436,9 +435,8 @@ bool take_turn(M* m);
 std::uint32_t max_threads();
 
 // ---- deadlock.cpp ----
-/// sysmon, when all Ps are idle: ends the process if nothing will ever run again. True: nobody in
-/// this runtime will, but a thread outside it may; look again.
-bool checkdead();
+/// sysmon, when all Ps are idle: ends the process if nothing will ever run again.
+void checkdead();
 
 // ---- init.cpp ----
 enum class Traceback : std::uint8_t; // traceback.hpp

@@ -159,10 +159,11 @@ void Sysmon::wait() {
 // An M is to be made or found, and can be.
 bool m_wanted() { return sched.mwanted.load(kSeqCst) && m_to_be_had(); }
 
-// All Ps idle. In the tier that needs us for each handoff: until somebody takes a P. In the others
-// only after 200 ms of that: waking us would put us on the CPU in the very moment that the M with
-// the P blocks, before the understudy. There a look each 100 ms will do, each 500 ms after two
-// seconds, or when the last idle P is taken: who has it may be a hog. True if it slept.
+// All Ps idle: a look each 100 ms will do, each 500 ms after two seconds. Plain threads go to sleep
+// for ever without a word, memory is to be given back, Ms are to leave. In the tier that needs us
+// for each handoff somebody who takes a P ends it; in the others that begins after 200 ms only, and
+// who takes the last idle P ends it, as that may be a hog: to wake us sooner would put us on the
+// CPU in the very moment that the M with the P blocks, before the understudy. True if it slept.
 bool Sysmon::deep_sleep() {
     const std::uint32_t procs = sched.gomaxprocs.load(kRelaxed); // relaxed: a hint
     const std::int64_t now = kernel::nanotime();
@@ -171,24 +172,14 @@ bool Sysmon::deep_sleep() {
         return false;
     }
     if (idle_since_ == 0) idle_since_ = now;
-    const bool asleep = checkdead();
-    const bool on_call = sched.tier == Assist::kSysmon;
-    if (!on_call && now - idle_since_ < kIdleForNs) return false;
+    checkdead();
+    if (sched.tier != Assist::kSysmon && now - idle_since_ < kIdleForNs) return false;
     const std::uint32_t seq = sched.sysmonnote.load(kSeqCst);
     sched.sysmonwait.store(true, kSeqCst);
     // seq_cst: pidleget lowers npidle and then looks at sysmonwait; we look the other way round.
     const bool idle = npidle().load(kSeqCst) == procs && !m_wanted() && !crash_requested();
-    // Idle Ms and Gs are trimmed even so: a look a second as long as there are too many.
-    const Idle gs = gfidle();
-    const bool many = sched.midle.load(kRelaxed) > 2 * procs + 2 || // relaxed: a hint
-                      gs != Idle::kNothing;
-    std::int64_t until = kernel::kForever;
-    if (!on_call || asleep) {
-        until = now + (now - idle_since_ < kLongIdleNs ? kIdleDelayNs : kLongIdleDelayNs);
-    } else if (many) {
-        until = now + kTrimPeriodNs;
-    }
-    if (gs == Idle::kGiveBack) until = std::min(until, scavenge_when_);
+    std::int64_t until = now + (now - idle_since_ < kLongIdleNs ? kIdleDelayNs : kLongIdleDelayNs);
+    if (gfsurplus()) until = std::min(until, scavenge_when_);
     if (hoards_any()) until = std::min(until, forced_pass());
     if (idle) (void)kernel::futex_wait(&sched.sysmonnote, seq, until);
     sched.sysmonwait.store(false, kSeqCst);

@@ -463,7 +463,8 @@ TEST_CASE("child: started by a socket" * doctest::skip()) {
 }
 TEST_CASE("child: main alone" * doctest::skip()) {
     baton::run([] {});
-    (void)Chan<int>().recv(); // nobody will ever send
+    std::this_thread::sleep_for(std::chrono::milliseconds(30)); // nobody is awake by now
+    (void)Chan<int>().recv();                                   // nobody will ever send
     child_process::reached();
 }
 
