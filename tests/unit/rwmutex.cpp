@@ -7,8 +7,6 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
-#include <cstdio>
-#include <cstring>
 #include <mutex>
 #include <new>
 #include <shared_mutex>
@@ -20,55 +18,22 @@
 #include <doctest/doctest.h>
 
 #include "baton/baton.hpp"
-#include "kernel/features.hpp"
 #include "support/child.hpp"
 #include "support/lock_stress.hpp"
 #include "support/procs.hpp"
+#include "support/rw_counts.hpp"
 #include "support/waiters.hpp"
 
 namespace {
 
 using namespace std::chrono_literals;
 using namespace child_process;
+using namespace rw_counts;
 using baton::RWMutex;
 using baton::rt::WaitReason;
 using procs_test::over_procs;
 using waiters_test::await_waiter;
 constexpr auto kRelaxed = std::memory_order_relaxed;
-
-/// Is nobody in it, and does it say nothing but that readers have met?
-bool as_new(RWMutex& rw) {
-    if (!rw.try_lock()) return false;
-    rw.unlock();
-    const RWMutex fresh;
-    return std::memcmp(&rw, &fresh, sizeof(std::uint32_t)) == 0;
-}
-
-/// Are its readers counted on their CPUs?
-bool biased(const RWMutex& rw) {
-    using Words = std::atomic<std::uint32_t>[3];
-    static_assert(sizeof(Words) == sizeof rw);
-    return reinterpret_cast<const Words&>(rw)[1].load(kRelaxed) & 1;
-}
-bool can_bias() {
-    const auto& features = baton::kernel::features();
-    if (features.rseq && features.membarrier_rseq) return true;
-    std::fprintf(stderr, "skip: no restartable sequences, so no reader is counted by them\n");
-    return false;
-}
-/// Has readers meet until they are. False: they never are here.
-bool bias(RWMutex& rw) {
-    if (!can_bias()) return false;
-    const auto end = std::chrono::steady_clock::now() + 10s;
-    rw.lock_shared();
-    while (!biased(rw) && std::chrono::steady_clock::now() < end) {
-        rw.lock_shared();
-        rw.unlock_shared();
-    }
-    rw.unlock_shared();
-    REQUIRE(biased(rw));
-    return true;
-}
 
 } // namespace
 
@@ -370,7 +335,7 @@ TEST_CASE("a writer waits for readers that are counted on their CPUs") {
 }
 
 TEST_CASE("one that reads alone is counted on its CPU after a while without writers") {
-    if (!can_bias()) return;
+    if (!has_rseq()) return;
     baton::run([] {
         RWMutex rw;
         for (int i = 0; i < 8000; i++) {
