@@ -29,7 +29,7 @@ public:
 
     RWMutex() = default;
     ~RWMutex() {
-        if (hint_.load(std::memory_order_relaxed) != 0) end_bias(); // relaxed: it is ours alone
+        if (hint_.load(std::memory_order_relaxed) != 0) forget(); // relaxed: it is ours alone
     }
     RWMutex(const RWMutex&) = delete;
     RWMutex& operator=(const RWMutex&) = delete;
@@ -94,11 +94,11 @@ public:
     /// If nobody reads the process ends with a message, at the latest when somebody next locks for
     /// writing. Never waits.
     void unlock_shared() {
-        const std::uint32_t hint = hint_.load(std::memory_order_relaxed); // relaxed: see below
-        if ((hint & kHint) && count_here(-1)) return;
-        // release: pairs with the acquire of the writer that waits for us.
-        const std::uint32_t state = state_.fetch_sub(kReader, std::memory_order_release);
-        if (state < kReader || (state & kDraining)) unlock_shared_slow(state, hint);
+        // relaxed: a hint, but for kSpreadHint, which nobody changes while we read.
+        const std::uint32_t hint = hint_.load(std::memory_order_relaxed);
+        if ((hint & kBiasHint) && count_here(-1)) return;
+        if ((hint & kSpreadHint) && leave_slot()) return;
+        leave_word(hint);
     }
 
     /// The reader's side as a lock of its own, for what takes a BasicLockable.
@@ -106,9 +106,10 @@ public:
 
 private:
     static constexpr std::uint32_t kLocked = 1;
-    static constexpr std::uint32_t kDraining = 64;
-    static constexpr std::uint32_t kReader = 128;
-    static constexpr std::uint32_t kHint = 1;
+    static constexpr std::uint32_t kDraining = 128;
+    static constexpr std::uint32_t kReader = 256;
+    static constexpr std::uint32_t kBiasHint = 1;
+    static constexpr std::uint32_t kSpreadHint = 2;
     static constexpr std::uint32_t kManyReads = 4096;
 
     bool lock_at_once() noexcept {
@@ -120,7 +121,11 @@ private:
     }
     bool lock_shared_at_once() {
         // relaxed: a hint, in a word that readers do not write. The other word says.
-        if ((hint_.load(std::memory_order_relaxed) & kHint) && count_here(1)) return true;
+        const std::uint32_t hint = hint_.load(std::memory_order_relaxed);
+        if ((hint & kBiasHint) && count_here(1)) return true;
+        return hint & kSpreadHint ? enter_slot() : enter_word();
+    }
+    bool enter_word() {
         // An addition, as a CAS would fail whenever another reader comes or goes. acquire: pairs
         // with the release of unlock.
         const std::uint32_t state = state_.fetch_add(kReader, std::memory_order_acquire);
@@ -132,8 +137,14 @@ private:
             if (n == kManyReads) bias();
             return true;
         }
-        unlock_shared(); // a writer may have begun to wait for us
+        // Where it came: a writer may have begun to wait for us. relaxed: as above.
+        leave_word(hint_.load(std::memory_order_relaxed));
         return false;
+    }
+    void leave_word(std::uint32_t hint) {
+        // release: pairs with the acquire of the writer that waits for us.
+        const std::uint32_t state = state_.fetch_sub(kReader, std::memory_order_release);
+        if (state < kReader || (state & kDraining)) unlock_shared_slow(state, hint);
     }
     detail::WaitEnd lock_within(const Until& until) {
         return lock_at_once() ? detail::WaitEnd::kDone : lock_slow(&until);
@@ -148,14 +159,24 @@ private:
     void unlock_slow();
     void unlock_to_readers();
     void unlock_shared_slow(std::uint32_t before, std::uint32_t hint);
-    bool count_here(int by) noexcept;
+    bool count_here(int by) noexcept; // by a bias
+    bool enter_slot();                // spread
+    bool leave_slot();
     void meet() noexcept; // another reader
-    void bias() noexcept;
+    bool bias() noexcept;
     void end_bias() noexcept;
+    void spread() noexcept;
+    void weigh() noexcept;
+    void forget() noexcept;
+    std::int32_t readers() const noexcept;
+    bool say_parked() noexcept;
+    void say_unparked() noexcept;
+    void wake_drainer();
 
     std::atomic<std::uint32_t> state_{0}; // rwmutex.cpp
     std::atomic<std::uint32_t> hint_{0};
     std::atomic<std::uint32_t> reads_{0}; // since the last writer, or bias
+    std::atomic<std::uint32_t> spread_{0};
 };
 
 /// A handle; the RWMutex must outlive it.

@@ -7,30 +7,38 @@
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
+#include <mutex>
 
 #include <doctest/doctest.h>
 
 #include "baton/baton.hpp"
+#include "kernel/clock.hpp"
 #include "kernel/features.hpp"
+#include "support/waiters.hpp"
 
 namespace rw_counts {
 
 using baton::RWMutex;
 
-/// The word, and how readers count.
+/// The word, how readers count, and whether they wish to be spread.
 inline std::atomic<std::uint32_t>& word(RWMutex& rw, int i) {
-    using Words = std::atomic<std::uint32_t>[3];
+    using Words = std::atomic<std::uint32_t>[4];
     static_assert(sizeof(Words) == sizeof rw);
     return reinterpret_cast<Words&>(rw)[i];
 }
-/// Are its readers counted on their CPUs?
+/// By restartable sequences on their CPUs?
 inline bool biased(RWMutex& rw) { return word(rw, 1).load(std::memory_order_relaxed) & 1; }
+/// In slots of their CPUs?
+inline bool is_spread(RWMutex& rw) { return word(rw, 1).load(std::memory_order_relaxed) & 2; }
 
 /// Is nobody in it, and does it say nothing but that readers have met?
 inline bool as_new(RWMutex& rw) {
     if (!rw.try_lock()) return false;
     rw.unlock();
-    return word(rw, 0).load(std::memory_order_relaxed) == 0;
+    constexpr std::uint32_t kSpread = 64;
+    const std::uint32_t now = word(rw, 0).load(std::memory_order_relaxed);
+    // Of one that is spread the word counts those that came and left elsewhere.
+    return now & kSpread ? (now & 255) == kSpread : now == 0;
 }
 
 inline bool has_rseq() {
@@ -51,6 +59,27 @@ inline bool bias(RWMutex& rw) {
     }
     rw.unlock_shared();
     REQUIRE(biased(rw));
+    return true;
+}
+
+/// Wishes them spread, and has a writer wait for a reader. False: they never are here. By a
+/// goroutine, when nobody is in.
+inline bool try_spread(RWMutex& rw) {
+    rw.lock_shared();
+    word(rw, 3).store(1, std::memory_order_relaxed);
+    baton::WaitGroup wg;
+    wg.go([&] { std::unique_lock(rw).unlock(); });
+    waiters_test::await_waiter(&rw, baton::rt::WaitReason::kRWMutexDrain);
+    rw.unlock_shared();
+    wg.wait();
+    return is_spread(rw);
+}
+/// The same, and no bias for some minutes.
+inline bool spread(RWMutex& rw) {
+    if (!has_rseq()) return false;
+    const auto later = static_cast<std::uint32_t>((baton::kernel::nanotime() >> 22) + 100'000);
+    word(rw, 1).store(later << 3 | 4, std::memory_order_relaxed);
+    REQUIRE(try_spread(rw));
     return true;
 }
 
