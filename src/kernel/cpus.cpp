@@ -26,11 +26,11 @@ std::vector<int> bits_of(const std::vector<unsigned long>& mask, std::size_t byt
 
 /// Bytes of the kernel's own mask, and the mask; 0 if it will not say. The buffer grows until
 /// the kernel's mask fits: -EINVAL is how it says that it does not.
-std::size_t read_affinity(std::vector<unsigned long>& mask) {
+std::size_t read_affinity(std::vector<unsigned long>& mask, int tid = 0) {
     constexpr std::size_t kWordsMax = 1 << 14; // a million CPUs
     for (std::size_t words = 16; words <= kWordsMax; words *= 2) {
         mask.assign(words, 0);
-        const long r = raw_syscall(__NR_sched_getaffinity, 0, words * sizeof(long), mask.data());
+        const long r = raw_syscall(__NR_sched_getaffinity, tid, words * sizeof(long), mask.data());
         if (r > 0) return static_cast<std::size_t>(r);
         if (r != -EINVAL) return 0;
     }
@@ -39,9 +39,9 @@ std::size_t read_affinity(std::vector<unsigned long>& mask) {
 
 } // namespace
 
-std::vector<int> allowed_cpus() {
+std::vector<int> allowed_cpus(int tid) {
     std::vector<unsigned long> mask;
-    return bits_of(mask, read_affinity(mask));
+    return bits_of(mask, read_affinity(mask, tid));
 }
 
 int possible_cpus_in(const std::string& text) noexcept {

@@ -12,8 +12,9 @@
 
 namespace baton::kernel {
 
-/// CPUs in the calling thread's affinity mask, ascending. Empty only if the kernel will not say.
-[[nodiscard]] std::vector<int> allowed_cpus();
+/// CPUs in a thread's affinity mask that are online, ascending; of the calling thread without a
+/// tid. Empty only if the kernel will not say.
+[[nodiscard]] std::vector<int> allowed_cpus(int tid = 0);
 
 /// One more than the highest CPU number this machine can ever have: the size of a per-CPU table.
 [[nodiscard]] int possible_cpus();

@@ -116,6 +116,75 @@ void set_mask(const std::vector<int>& cpus) {
     closedir(dir);
 }
 
+void print_skips(const Child& child) {
+    const std::size_t at = child.output.find("skip: ");
+    if (at != std::string::npos) std::printf("%s", child.output.substr(at).c_str());
+}
+
+/// Our threads of this name.
+std::vector<int> threads_named(const std::string& name) {
+    std::vector<int> tids;
+    DIR* dir = opendir("/proc/self/task");
+    while (const dirent* entry = readdir(dir)) {
+        std::string its;
+        std::getline(std::ifstream(std::string("/proc/self/task/") + entry->d_name + "/comm"), its);
+        if (its == name) tids.push_back(std::atoi(entry->d_name));
+    }
+    closedir(dir);
+    return tids;
+}
+
+/// Is there an understudy on each of these CPUs, pinned?
+bool understudies_on(const std::vector<int>& cpus) {
+    return std::all_of(cpus.begin(), cpus.end(), [](int cpu) {
+        const std::vector<int> there = threads_named("baton/us" + std::to_string(cpu));
+        return !there.empty() && kernel::allowed_cpus(there.front()) == std::vector<int>{cpu};
+    });
+}
+
+/// A cgroup for this process, of version 1 or else 2, or none.
+class Cgroup {
+public:
+    Cgroup(const std::string& controller, const std::string& file_v1, const std::string& file_v2)
+        : name_("/baton-test-" + std::to_string(getpid())) {
+        enter("/sys/fs/cgroup/" + controller, file_v1);
+        if (!usable()) enter("/sys/fs/cgroup", file_v2);
+        v2_ = usable() && top_ == "/sys/fs/cgroup";
+    }
+    ~Cgroup() {
+        if (!usable()) return;
+        put(top_ + "/cgroup.procs", std::to_string(getpid()));
+        rmdir((top_ + name_).c_str());
+    }
+    bool usable() const { return !file_.empty(); }
+    bool v2() const { return v2_; }
+    bool write(const std::string& text) const { return put(file_, text); }
+
+private:
+    static bool put(const std::string& path, const std::string& text) {
+        std::ofstream out(path);
+        out << text << std::flush;
+        return out.good();
+    }
+    void enter(const std::string& top, const std::string& file) {
+        const std::string path = top + name_;
+        if (mkdir(path.c_str(), 0755) != 0) return;
+        for (const char* set : {"/cpuset.cpus", "/cpuset.mems"}) { // version 1 begins with none
+            std::string all;
+            if (std::getline(std::ifstream(top + set), all)) put(path + set, all);
+        }
+        const bool there = access((path + file).c_str(), W_OK) == 0;
+        if (there && put(path + "/cgroup.procs", std::to_string(getpid()))) {
+            top_ = top;
+            file_ = path + file;
+        } else {
+            rmdir(path.c_str());
+        }
+    }
+    std::string name_, top_, file_;
+    bool v2_ = false;
+};
+
 } // namespace
 
 TEST_CASE("procresize: from 1 to 1024 and back, under load of every kind") {
@@ -210,22 +279,7 @@ TEST_CASE("child: follows the mask" * doctest::skip()) {
             eventually([&] { return max_procs() == std::min(machine, kernel::default_procs()); }));
     }
     if (assist_tier() != Assist::kSysmon) { // the understudies are where they belong again
-        CHECK(eventually([&] {
-            int pinned = 0;
-            DIR* dir = opendir("/proc/self/task");
-            while (const dirent* entry = readdir(dir)) {
-                const std::string path = std::string("/proc/self/task/") + entry->d_name;
-                std::string name, line;
-                std::getline(std::ifstream(path + "/comm") >> std::ws, name);
-                if (!name.starts_with("baton/us")) continue;
-                std::ifstream status(path + "/status");
-                while (std::getline(status, line)) {
-                    if (line == "Cpus_allowed_list:\t" + name.substr(8)) pinned++;
-                }
-            }
-            closedir(dir);
-            return pinned == machine;
-        }));
+        CHECK(eventually([&] { return understudies_on(all); }));
     }
     stop.store(true);
     runner.join();
@@ -255,45 +309,14 @@ TEST_CASE("child: is fixed" * doctest::skip()) {
     reached();
 }
 
-namespace {
-
-/// A cgroup of version 1 for this process, or none.
-class Cgroup {
-public:
-    Cgroup() {
-        const std::string path = "/sys/fs/cgroup/cpu/baton-test-" + std::to_string(getpid());
-        if (mkdir(path.c_str(), 0755) != 0) return;
-        path_ = path;
-        if (!write("cgroup.procs", std::to_string(getpid()))) leave();
-    }
-    ~Cgroup() { leave(); }
-    bool usable() const { return !path_.empty(); }
-    bool write(const std::string& file, const std::string& text) const {
-        std::ofstream out(path_ + "/" + file);
-        out << text << std::flush;
-        return out.good();
-    }
-
-private:
-    void leave() {
-        if (path_.empty()) return;
-        std::ofstream("/sys/fs/cgroup/cpu/cgroup.procs") << getpid() << std::flush;
-        rmdir(path_.c_str());
-        path_.clear();
-    }
-    std::string path_;
-};
-
-} // namespace
-
 TEST_CASE("child: follows the quota" * doctest::skip()) {
     kernel::CpuQuota quota;
     const double before = quota.read();
     const int machine = max_procs();
     {
-        const Cgroup group;
+        const Cgroup group("cpu", "/cpu.cfs_quota_us", "/cpu.max");
         if (!group.usable()) {
-            std::printf("skip: no writable cgroup of version 1 with the cpu controller\n");
+            std::printf("skip: no writable cgroup with the cpu controller\n");
             reached();
             return;
         }
@@ -305,15 +328,16 @@ TEST_CASE("child: follows the quota" * doctest::skip()) {
                 CHECK(load.end());
             });
         });
+        const std::string of = group.v2() ? " 100000" : "";
         CHECK(quota.read() == before);
-        REQUIRE(group.write("cpu.cfs_quota_us", "150000"));
+        REQUIRE(group.write("150000" + of));
         CHECK(quota.read() == doctest::Approx(std::min(before, 1.5)));
         // Two at least: only a larger machine sees a difference.
         CHECK(eventually([&] { return max_procs() == std::min(machine, 2); }));
-        REQUIRE(group.write("cpu.cfs_quota_us", "300000"));
+        REQUIRE(group.write("300000" + of));
         CHECK(quota.read() == doctest::Approx(std::min(before, 3.0)));
         CHECK(eventually([&] { return max_procs() == std::min(machine, 3); }));
-        REQUIRE(group.write("cpu.cfs_quota_us", "-1"));
+        REQUIRE(group.write(group.v2() ? "max" : "-1"));
         CHECK(quota.read() == before);
         CHECK(eventually([&] { return max_procs() == machine; }));
         // Whatever it has become, the next look puts it right.
@@ -330,6 +354,5 @@ TEST_CASE("child: follows the quota" * doctest::skip()) {
 TEST_CASE("procresize: a changed cgroup quota changes the number of processors") {
     const Child child = run_child("follows the quota", {"BATON_MAXPROCS="}, 60s);
     check_works(child);
-    const std::size_t at = child.output.find("skip: ");
-    if (at != std::string::npos) std::printf("%s", child.output.substr(at).c_str());
+    print_skips(child);
 }
