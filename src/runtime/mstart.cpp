@@ -86,6 +86,7 @@ M* allocate_m() {
         M* m = sched.allm[slot];
         sched.mfree = m->idlelink.load(kRelaxed); // relaxed: under mlock
         m->order.store(kOrderNone, kSeqCst);
+        m->cpus.store(nullptr, kSeqCst);
         return m;
     }
     if (sched.mslots == kMaxM) return nullptr;
@@ -269,9 +270,36 @@ bool release_reserve() {
 void unsteer(M* m) {
     if (!m->steered) return;
     m->steered = false;
-    // acquire: pairs with the store in follow_cpus.
-    const std::vector<int>& cpus = *sched.cpus.load(std::memory_order_acquire);
-    (void)kernel::set_affinity(cpus, static_cast<int>(m->rec->tid));
+    // seq_cst, all: follow_cpus stores the CPUs and then looks at m->cpus (rebind). Either it sees
+    // what we are about to set, or we see that there are others.
+    const std::vector<int>* cpus = sched.cpus.load(kSeqCst);
+    for (const std::vector<int>* before = nullptr; cpus != before;) {
+        m->cpus.store(cpus, kSeqCst);
+        (void)kernel::set_affinity(*cpus, static_cast<int>(m->rec->tid));
+        before = cpus;
+        cpus = sched.cpus.load(kSeqCst);
+    }
+}
+
+// A mask that was set is a bound: what its cpuset gains a thread does not get then (since Linux
+// 6.2), nor a CPU that was offline when it was set. And one that was let go just after somebody
+// changed all threads' masks has the former one.
+void rebind(const std::vector<int>* cpus) {
+    std::uint32_t slots;
+    {
+        LockGuard guard(sched.mlock);
+        slots = sched.mslots;
+    }
+    for (std::uint32_t slot = 1; slot <= slots; slot++) {
+        M* m = sched.allm[slot];
+        const std::vector<int>* old = m->cpus.load(kSeqCst);
+        // relaxed: one that is leaving does without.
+        const auto tid = static_cast<int>(std::atomic_ref(m->rec->tid).load(kRelaxed));
+        // Another mask than that is the program's own, or that of one steered just now.
+        if (!old || old == cpus || tid == 0 || kernel::allowed_cpus(tid) != *old) continue;
+        m->cpus.store(cpus, kSeqCst);
+        (void)kernel::set_affinity(*cpus, tid);
+    }
 }
 
 M* mget_far(std::uint32_t cpu) {

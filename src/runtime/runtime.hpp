@@ -17,6 +17,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 #include "arch/x86_64/context.hpp"
 #include "baton_shared.h"
@@ -271,6 +272,8 @@ struct M {
     std::atomic<bool> claimable{false};  // awake and on no list: who takes this gives it a P
     bool on_credit = false;              // counted in ncredit
     bool steered = false;                // bound to a CPU until it has woken there
+    // What its thread was let go to after that; null: its mask is still the one it was born with.
+    std::atomic<const std::vector<int>*> cpus{nullptr};
     std::uint32_t near = 0; // it is to wake there unbound: the CPU and one; 0: anywhere
     std::atomic<std::uint32_t> idlelink{0};
     kernel::RseqArea* own_rseq = nullptr;

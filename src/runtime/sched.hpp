@@ -197,7 +197,7 @@ inline std::int32_t spare_cpus() {
     constexpr auto kRelaxed = std::memory_order_relaxed; // relaxed: a guess
     const std::uint32_t busy =
         sched.gomaxprocs.load(kRelaxed) - npidle().load(kRelaxed) - nmspinning().load(kRelaxed);
-    // acquire: pairs with the release in follow_cpus.
+    // acquire: pairs with the store in follow_cpus.
     const std::size_t cpus = sched.cpus.load(std::memory_order_acquire)->size();
     return static_cast<std::int32_t>(cpus) - static_cast<std::int32_t>(busy);
 }
@@ -301,6 +301,9 @@ bool has_nextp(const M* m);
 M* mget_near(std::uint32_t cpu);
 /// Takes back the steering, from m itself or of a parked m.
 void unsteer(M* m);
+/// The process may use these CPUs from now on: the Ms whose masks unsteer has set get this one. On
+/// the template thread.
+void rebind(const std::vector<int>* cpus);
 /// An idle M last seen elsewhere than on `cpu`, or there if there is none.
 M* mget_far(std::uint32_t cpu);
 /// An idle M from the CPU that has most, if that is at least `least`.

@@ -192,8 +192,8 @@ void follow_cpus(const std::vector<int>& cpus) {
     static auto& sets = *new std::vector<const std::vector<int>*>;
     if (sets.empty()) sets.push_back(sched.cpus.load(kRelaxed)); // relaxed: only we change it
     sets.push_back(new std::vector<int>(cpus));
-    // release: pairs with unsteer.
-    sched.cpus.store(sets.back(), std::memory_order_release);
+    sched.cpus.store(sets.back(), kSeqCst); // seq_cst: before rebind looks at the Ms, see unsteer
+    rebind(sets.back());
     assist::understudies.follow(cpus);
 }
 

@@ -134,6 +134,13 @@ std::vector<int> threads_named(const std::string& name) {
     return tids;
 }
 
+/// May each M use these CPUs, and no others?
+bool ms_on(const std::vector<int>& cpus) {
+    const std::vector<int> ms = threads_named("baton/m");
+    return std::all_of(ms.begin(), ms.end(),
+                       [&](int tid) { return kernel::allowed_cpus(tid) == cpus; });
+}
+
 /// Is there an understudy on each of these CPUs, pinned?
 bool understudies_on(const std::vector<int>& cpus) {
     return std::all_of(cpus.begin(), cpus.end(), [](int cpu) {
@@ -274,9 +281,11 @@ TEST_CASE("child: follows the mask" * doctest::skip()) {
     for (int i = 0; i < 2; i++) {
         set_mask({all.back()});
         CHECK(eventually([] { return max_procs() == 1; }));
+        CHECK(eventually([&] { return ms_on({all.back()}); }));
         set_mask(all);
         CHECK(
             eventually([&] { return max_procs() == std::min(machine, kernel::default_procs()); }));
+        CHECK(eventually([&] { return ms_on(all); }));
     }
     if (assist_tier() != Assist::kSysmon) { // the understudies are where they belong again
         CHECK(eventually([&] { return understudies_on(all); }));
@@ -298,8 +307,47 @@ TEST_CASE(
     }
     auto fixed =
         std::async(std::launch::async, [] { return run_child("is fixed", {"BATON_MAXPROCS=5"}); });
+    auto cpuset = std::async(std::launch::async,
+                             [] { return run_child("follows its cpuset", {"BATON_MAXPROCS="}); });
     check_works(run_child("follows the mask", {"BATON_MAXPROCS="}, 60s));
     check_works(fixed.get());
+    const Child child = cpuset.get();
+    check_works(child);
+    print_skips(child);
+}
+TEST_CASE("child: follows its cpuset" * doctest::skip()) {
+    const std::vector<int> all = kernel::allowed_cpus();
+    const Cgroup group("cpuset", "/cpuset.cpus", "/cpuset.cpus");
+    if (!group.usable() || !group.write(std::to_string(all.front()))) {
+        std::printf("skip: no writable cgroup with the cpuset controller\n");
+        reached();
+        return;
+    }
+    std::atomic<bool> stop{false};
+    std::thread runner([&] {
+        baton::run([&] {
+            Load load;
+            while (!stop.load()) sleep_for(1ms);
+            CHECK(load.end());
+        });
+    });
+    // What has been steered once is bound to what it was let go to then.
+    if (assist_tier() != Assist::kSysmon) {
+        CHECK(eventually([] {
+            rt::LockGuard guard(rt::sched.mlock);
+            return std::any_of(rt::sched.allm, std::end(rt::sched.allm),
+                               [](const rt::M* m) { return m && m->cpus.load(); });
+        }));
+    }
+    CHECK(max_procs() == 1);
+    std::string list;
+    for (const int cpu : all) list += std::to_string(cpu) + ",";
+    REQUIRE(group.write(list));
+    CHECK(eventually([&] { return max_procs() == static_cast<int>(all.size()); }));
+    CHECK(eventually([&] { return ms_on(all); }));
+    stop.store(true);
+    runner.join();
+    reached();
 }
 TEST_CASE("child: is fixed" * doctest::skip()) {
     baton::run([] {});
