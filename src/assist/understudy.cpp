@@ -5,6 +5,7 @@
 #include <csignal>
 #include <immintrin.h>
 #include <pthread.h>
+#include <sched.h>
 #include <sys/syscall.h>
 
 #include <cstdio>
@@ -74,6 +75,9 @@ void Understudies::run(std::uint32_t cpu) noexcept {
     for (;;) {
         std::int64_t start = kernel::nanotime();
         for (std::int64_t last = start;;) {
+            // The kernel lets a thread go anywhere that is runnable where a CPU goes offline.
+            if (sched_getcpu() != static_cast<int>(cpu))
+                (void)kernel::pin_thread(static_cast<int>(cpu));
             const Found found = look(cpu, me);
             const std::int64_t now = kernel::nanotime();
             // relaxed, and below: its own, and a guess for others.

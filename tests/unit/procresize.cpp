@@ -23,6 +23,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "assist/understudy.hpp"
 #include "baton/baton.hpp"
 #include "kernel/build.hpp"
 #include "kernel/cpus.hpp"
@@ -289,6 +290,13 @@ TEST_CASE("child: follows the mask" * doctest::skip()) {
     }
     if (assist_tier() != Assist::kSysmon) { // the understudies are where they belong again
         CHECK(eventually([&] { return understudies_on(all); }));
+        // As the kernel does it with one that is runnable where a CPU goes offline.
+        const std::string first = "baton/us" + std::to_string(all.front());
+        CHECK(kernel::set_affinity({all.back()}, threads_named(first).front()) == 0);
+        CHECK(eventually([&] {
+            assist::understudies.arm(static_cast<std::uint32_t>(all.front()));
+            return understudies_on(all);
+        }));
     }
     stop.store(true);
     runner.join();
