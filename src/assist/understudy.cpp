@@ -8,6 +8,7 @@
 #include <sched.h>
 #include <sys/syscall.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <vector>
 
@@ -76,7 +77,8 @@ void Understudies::run(std::uint32_t cpu) noexcept {
         std::int64_t start = kernel::nanotime();
         for (std::int64_t last = start;;) {
             // The kernel lets a thread go anywhere that is runnable where a CPU goes offline.
-            if (sched_getcpu() != static_cast<int>(cpu))
+            // relaxed: a guess; follow sees to the mask of one whose CPU was taken from us.
+            if (sched_getcpu() != static_cast<int>(cpu) && c.ours.load(std::memory_order_relaxed))
                 (void)kernel::pin_thread(static_cast<int>(cpu));
             const Found found = look(cpu, me);
             const std::int64_t now = kernel::nanotime();
@@ -154,12 +156,15 @@ int Understudies::wait_started(Cpu& c) noexcept {
 // Waits for no thread to come up: there is no hurry.
 void Understudies::follow(const std::vector<int>& cpus) noexcept {
     if (!started_) return;
-    for (const int cpu : cpus) {
-        if (static_cast<std::uint32_t>(cpu) >= ncpu_) continue;
-        Cpu& c = cpus_[cpu];
-        if (const int tid = c.tid.load(kSeqCst)) {
-            (void)kernel::pin_thread(cpu, tid); // whoever changed our mask may have changed its
-        } else {
+    for (std::uint32_t i = 0; i < ncpu_; i++) {
+        Cpu& c = cpus_[i];
+        const int cpu = static_cast<int>(i);
+        const int tid = c.tid.load(kSeqCst);
+        const bool ours = std::find(cpus.begin(), cpus.end(), cpu) != cpus.end();
+        c.ours.store(ours, kSeqCst);
+        if (tid != 0) { // whoever changed our mask may have changed its
+            (void)(ours ? kernel::pin_thread(cpu, tid) : kernel::set_affinity(cpus, tid));
+        } else if (ours) {
             (void)start_thread(c, Cpu::kAlone); // without one, as where there are no understudies
         }
     }
@@ -183,6 +188,7 @@ int Understudies::start(const Records& records, const UnderstudyHooks& hooks, bo
     for (int cpu : kernel::allowed_cpus()) {
         if (static_cast<std::uint32_t>(cpu) >= ncpu_) continue;
         Cpu& c = cpus_[cpu];
+        c.ours.store(true, kSeqCst);
         rc = start_thread(c, Cpu::kPending);
         if (rc == 0) rc = wait_started(c);
         if (rc != 0) break;

@@ -54,6 +54,7 @@ namespace baton::assist {
 struct alignas(64) Cpu {
     std::atomic<std::uint32_t> armed{1}; // 1 armed, 0 dozing; the futex it dozes on
     std::atomic<bool> idled{false};      // its understudy has passed nothing on since it dozed
+    std::atomic<bool> ours{false};       // the process may use this CPU, as far as is known
     std::atomic<std::uint64_t> arms{0};
     std::atomic<std::uint64_t> dozes{0};
     /// Not yet up: who started it waits, or nobody does. Up, and to be put in SCHED_IDLE.
@@ -89,7 +90,7 @@ public:
     [[nodiscard]] int start(const Records& records, const UnderstudyHooks& hooks, bool by_probe);
 
     /// The process may use these CPUs from now on: each has an understudy, pinned there, if start
-    /// was called. Those of others stay, and are never armed.
+    /// was called. Those of others stay, go where the process may, and are never armed.
     void follow(const std::vector<int>& cpus) noexcept;
 
     /// The process ends. The kernel reports that only when each of its threads has had a CPU once

@@ -150,6 +150,14 @@ bool understudies_on(const std::vector<int>& cpus) {
     });
 }
 
+/// May the understudies of these CPUs run nowhere but on `cpu`?
+bool understudies_moved(const std::vector<int>& cpus, int cpu) {
+    return std::all_of(cpus.begin(), cpus.end(), [cpu](int its) {
+        const std::vector<int> there = threads_named("baton/us" + std::to_string(its));
+        return there.empty() || kernel::allowed_cpus(there.front()) == std::vector<int>{cpu};
+    });
+}
+
 /// A cgroup for this process, of version 1 or else 2, or none.
 class Cgroup {
 public:
@@ -279,10 +287,18 @@ TEST_CASE("child: follows the mask" * doctest::skip()) {
             well.store(load.end());
         });
     });
+    const auto arm_first = [&] {
+        assist::understudies.arm(static_cast<std::uint32_t>(all.front()));
+        std::this_thread::sleep_for(5ms); // that it may have run
+    };
     for (int i = 0; i < 2; i++) {
         set_mask({all.back()});
         CHECK(eventually([] { return max_procs() == 1; }));
         CHECK(eventually([&] { return ms_on({all.back()}); }));
+        arm_first();
+        CHECK(eventually([&] { return understudies_moved(all, all.back()); }));
+        arm_first(); // it does not go back
+        CHECK(eventually([&] { return understudies_moved(all, all.back()); }));
         set_mask(all);
         CHECK(
             eventually([&] { return max_procs() == std::min(machine, kernel::default_procs()); }));
@@ -294,7 +310,7 @@ TEST_CASE("child: follows the mask" * doctest::skip()) {
         const std::string first = "baton/us" + std::to_string(all.front());
         CHECK(kernel::set_affinity({all.back()}, threads_named(first).front()) == 0);
         CHECK(eventually([&] {
-            assist::understudies.arm(static_cast<std::uint32_t>(all.front()));
+            arm_first();
             return understudies_on(all);
         }));
     }
