@@ -104,8 +104,9 @@ void hand_over(LockWord& word, rt::SemaQueue& queue) {
     std::uint32_t wanted;
     do {
         wanted = (state & ~off) | (w ? kLocked : 0);
-        // relaxed: see the head.
-    } while (!word.compare_exchange_weak(state, wanted, kRelaxed, kRelaxed));
+        // acquire: pairs with the release of who unlocked last, which may have been another than
+        // the caller: one that was late to see to the waiters. relaxed on failure: a look.
+    } while (!word.compare_exchange_weak(state, wanted, kAcquire, kRelaxed));
     queue.unlock();
     if (!w) return;
     w->ticket = kHandedOver;

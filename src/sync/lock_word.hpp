@@ -22,8 +22,8 @@
 // to the others. I3 whoever unlocked does not touch the word afterwards, as it may be gone, unless
 // it holds the queue and somebody is in it.
 // Ordering: all in one word, so orders only matter for what the lock guards: acquire where it is
-// taken, release where it is given up, relaxed for looks that a CAS confirms. What is handed over
-// is ordered by the queue's lock and goready.
+// taken, or handed over on another's behalf, release where it is given up, relaxed for looks that a
+// CAS confirms. From who hands it over to who has it the order is goready's.
 #pragma once
 
 #include <atomic>
