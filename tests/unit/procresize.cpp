@@ -278,15 +278,17 @@ TEST_CASE("child: follows the mask" * doctest::skip()) {
     const std::vector<int> all = kernel::allowed_cpus();
     const int machine = static_cast<int>(all.size());
     std::atomic<bool> stop{false};
-    std::atomic<bool> well{false};
+    std::atomic<bool> well{false}, began{false};
     REQUIRE(max_procs() == kernel::default_procs());
     std::thread runner([&] {
         baton::run([&] {
+            began.store(true);
             Load load;
             while (!stop.load()) sleep_for(1ms);
             well.store(load.end());
         });
     });
+    CHECK(eventually([&] { return began.load(); }));
     const auto arm_first = [&] {
         assist::understudies.arm(static_cast<std::uint32_t>(all.front()));
         std::this_thread::sleep_for(5ms); // that it may have run
