@@ -45,7 +45,7 @@ void note_process();
 /// In a forked child.
 void forget_descriptors();
 
-/// So many looks in a row may find nothing before a call blocks its thread.
+/// So many looks in a row may find nothing before a read blocks its thread, and a poll pauses.
 inline constexpr int kVainMost = 16;
 
 /// Has anybody set a timeout on a socket? Until then none needs to be asked for.

@@ -5,6 +5,8 @@
 // becomes readable. Where that cannot be, as there are many, or another goroutine waits for one of
 // them, or for other events, there is a private epoll instance, which is waited for like that and
 // asked nothing: who is woken polls again.
+#include <algorithm>
+
 #include <sys/resource.h>
 
 #include "preload/fd.hpp"
@@ -55,17 +57,20 @@ private:
     bool failed_ = false;
 };
 
+constexpr std::int64_t kVainPauseNs = 1'000'000;
+
 /// Until `ask` has an answer other than 0, or the deadline; `ready` parks until there may be one.
 /// False: it cannot.
 template <class Ready, class Ask>
-bool ask_when(Ready ready, Ask ask, long* r) {
-    for (int vain = 0; vain < kVainMost; vain++) {
+bool ask_when(Ready ready, Ask ask, std::int64_t deadline, long* r) {
+    for (int vain = 0;; vain++) {
+        // It may be ready all the time, for something that was not asked for.
+        if (vain >= kVainMost) rt->sleep_until(std::min(deadline, deadline_in(kVainPauseNs)));
         const int err = ready();
         if (err != 0 && err != ETIMEDOUT && err != EBADF) return false;
         *r = ask();
         if (*r != 0 || err == ETIMEDOUT) return true;
     }
-    return false; // always ready, for something that was not asked for
 }
 
 constexpr short kIn = POLLIN | POLLRDNORM | POLLPRI | POLLRDHUP;
@@ -126,13 +131,13 @@ long wait_poll(pollfd* fds, nfds_t n, std::int64_t deadline) {
     Asks asks;
     nfds_t said = 0;
     while (said < n && asks.add(fds[said])) said++;
-    if (said == n && ask_when([&] { return asks.wait(deadline); }, ask, &r)) return r;
+    if (said == n && ask_when([&] { return asks.wait(deadline); }, ask, deadline, &r)) return r;
     // A set costs as much as ten looks do. Where many goroutines are at work, what this one waits
     // for is often there when the others have had their turn.
     rt->yield();
     if (r = ask(); r != 0) return r;
     Set set(fds, n);
-    if (set.ok() && ask_when(Readiness(set.fd(), false, deadline), ask, &r)) return r;
+    if (set.ok() && ask_when(Readiness(set.fd(), false, deadline), ask, deadline, &r)) return r;
     return block_poll(fds, n, deadline);
 }
 
@@ -255,7 +260,7 @@ namespace {
 int do_epoll(int fd, epoll_event* events, int most, std::int64_t deadline) {
     const auto ask = [&] { return raw_syscall(SYS_epoll_pwait, fd, events, most, 0, nullptr, 8); };
     long r = ask();
-    if (r != 0 || ask_when(Readiness(fd, false, deadline), ask, &r))
+    if (r != 0 || ask_when(Readiness(fd, false, deadline), ask, deadline, &r))
         return static_cast<int>(finish(r));
     const std::int64_t left = deadline == kNever ? 0 : deadline - now_ns();
     const int ms = deadline == kNever ? -1 : left > 0 ? static_cast<int>(left / 1'000'000 + 1) : 0;

@@ -88,7 +88,7 @@ bool netpollblockcommit(G* gp, void* word) {
     return false;
 }
 
-/// True if the descriptor became ready; false if woken otherwise: check_err tells.
+/// True if the descriptor became ready; false if woken otherwise: poll_error tells.
 bool netpollblock(PollDesc* pd, PollMode mode) {
     std::atomic<std::uintptr_t>& gpp = poll_word(pd, mode);
     for (;;) {
