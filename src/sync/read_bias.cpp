@@ -1,14 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "sync/read_bias.hpp"
 
-#include <cstddef>
-
 #include "arch/x86_64/rseq_cs.hpp"
 #include "assist/ownership.hpp"
 #include "assist/understudy.hpp"
 #include "kernel/membarrier.hpp"
-#include "runtime/persistentalloc.hpp"
 #include "runtime/runtime.hpp"
+#include "sync/slot_rows.hpp"
 
 namespace baton::detail::read_bias {
 
@@ -18,30 +16,10 @@ struct Slot {
     std::atomic<const void*> owner;
     std::int64_t n;
 };
-constexpr std::size_t kSlots = 256; // of a CPU, one page
-
-// All zero to begin with; made by the first that is biased, and kept.
-struct Row {
-    Slot slots[kSlots];
-};
+using Row = SlotRow<Slot>; // of a CPU
 constinit std::atomic<Row*> rows{nullptr};
 
 std::uint32_t ncpu() { return assist::understudies.ncpu(); }
-
-Row* make_rows() {
-    auto* made = static_cast<Row*>(rt::page_alloc(sizeof(Row) * ncpu()));
-    Row* none = nullptr;
-    // acq_rel: pairs with the acquire in count. On failure another one's are there.
-    if (!made || rows.compare_exchange_strong(none, made, std::memory_order_acq_rel)) return made;
-    rt::page_free(made, sizeof(Row) * ncpu());
-    return none;
-}
-
-std::size_t place(const void* lock) {
-    constexpr std::uint64_t kGolden = 0x9e3779b97f4a7c15;
-    return (reinterpret_cast<std::uintptr_t>(lock) * kGolden) >> 56;
-}
-static_assert(kSlots == 1 << 8);
 
 /// Is it `lock`'s, from here on if nobody's before?
 bool claim(Slot& slot, const void* lock) {
@@ -55,7 +33,8 @@ bool claim(Slot& slot, const void* lock) {
 
 bool possible() noexcept {
     // relaxed: count looks again.
-    return assist::use_rseq && (rows.load(std::memory_order_relaxed) || make_rows());
+    return assist::use_rseq &&
+           (rows.load(std::memory_order_relaxed) || make_slot_rows(rows, ncpu()));
 }
 
 bool count(std::atomic<std::uint32_t>& word, std::uint32_t biased, int by) noexcept {
@@ -65,7 +44,7 @@ bool count(std::atomic<std::uint32_t>& word, std::uint32_t biased, int by) noexc
     for (;;) {
         const std::uint32_t cpu = m->rseq->cpu_id; // out of range where there is no rseq
         if (!row || cpu >= ncpu()) return false;
-        Slot& slot = row[cpu].slots[place(&word)];
+        Slot& slot = row[cpu].slots[slot_place(&word)];
         // relaxed: as in claim; it stays the lock's while that is biased, which (A) looks at.
         if (slot.owner.load(std::memory_order_relaxed) != &word && !claim(slot, &word))
             return false;
@@ -89,7 +68,7 @@ std::int64_t fold(const std::atomic<std::uint32_t>& word, bool was) noexcept {
     Row* row = rows.load(std::memory_order_acquire); // acquire: as in count
     std::int64_t sum = 0;
     for (std::uint32_t cpu = 0; cpu < ncpu(); cpu++) {
-        Slot& slot = row[cpu].slots[place(&word)];
+        Slot& slot = row[cpu].slots[slot_place(&word)];
         // relaxed: after the membarrier nobody else writes what is the lock's.
         if (slot.owner.load(std::memory_order_relaxed) != &word) continue;
         // acquire: pairs with the commit of who left: on x86-64 a store is a release.

@@ -6,7 +6,6 @@
 
 #include "assist/ownership.hpp"
 #include "assist/understudy.hpp"
-#include "runtime/persistentalloc.hpp"
 #include "runtime/runtime.hpp"
 
 namespace baton::detail::read_spread {
@@ -23,21 +22,12 @@ constexpr auto kSeqCst = std::memory_order_seq_cst;
 std::uint32_t ncpu() { return assist::understudies.ncpu(); }
 std::uint32_t nrows() { return std::min(ncpu(), kMostRows); }
 
-Row* make_rows() {
-    auto* made = static_cast<Row*>(rt::page_alloc(sizeof(Row) * nrows()));
-    Row* none = nullptr;
-    // acq_rel: pairs with the acquires of rows. On failure another one's are there.
-    if (!made || rows.compare_exchange_strong(none, made, std::memory_order_acq_rel)) return made;
-    rt::page_free(made, sizeof(Row) * nrows());
-    return none;
-}
-
 template <class F>
 void each(const void* lock, F f) {
     Row* row = rows.load(kAcquire); // acquire: as in here
     if (!row) return;
     for (std::uint32_t i = 0; i < nrows(); i++) {
-        Slot& slot = row[i].slots[place(lock)];
+        Slot& slot = row[i].slots[slot_place(lock)];
         // relaxed: who calls knows that the lock is spread, if it is: its slots were claimed
         // before.
         if (slot.owner.load(kRelaxed) == lock) f(slot);
@@ -49,11 +39,11 @@ void each(const void* lock, F f) {
 bool claim(const void* lock) noexcept {
     if (!assist::use_rseq) return false; // an M does not know its CPU
     Row* row = rows.load(kAcquire);      // acquire: as in here
-    if (!row) row = make_rows();
+    if (!row) row = make_slot_rows(rows, nrows());
     if (!row) return false;
     bool any = false;
     for (std::uint32_t i = 0; i < nrows(); i++) {
-        Slot& slot = row[i].slots[place(lock)];
+        Slot& slot = row[i].slots[slot_place(lock)];
         const void* owner = nullptr;
         // acquire: as in here.
         any |= slot.owner.compare_exchange_strong(owner, lock, kAcquire) || owner == lock;

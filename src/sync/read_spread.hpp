@@ -41,11 +41,11 @@
 #pragma once
 
 #include <atomic>
-#include <cstddef>
 #include <cstdint>
 
 #include "assist/understudy.hpp"
 #include "runtime/runtime.hpp"
+#include "sync/slot_rows.hpp"
 
 namespace baton::detail::read_spread {
 
@@ -57,20 +57,10 @@ struct Slot {
 inline constexpr std::uint64_t kWatched = 1;
 inline constexpr std::uint64_t kReader = 2;
 inline constexpr std::uint64_t kEntry = std::uint64_t{1} << 32;
-inline constexpr std::size_t kSlots = 256; // of a row: one page
-struct Row {
-    Slot slots[kSlots];
-};
+using Row = SlotRow<Slot>;
 inline constexpr std::uint32_t kMany = 4096;  // one in so many is to look whether writers come
 inline constexpr std::uint32_t kMostRows = 8; // a writer reads them all
-// All zero to begin with; made by the first lock that is spread, and kept.
 extern constinit std::atomic<Row*> rows;
-
-inline std::size_t place(const void* lock) {
-    constexpr std::uint64_t kGolden = 0x9e3779b97f4a7c15;
-    return (reinterpret_cast<std::uintptr_t>(lock) * kGolden) >> 56;
-}
-static_assert(kSlots == 1 << 8);
 
 /// This CPU's slot, if it is the lock's: then it stays so as long as the caller uses the lock.
 inline Slot* here(const void* lock) {
@@ -79,7 +69,7 @@ inline Slot* here(const void* lock) {
     if (!m || !row) return nullptr;
     const std::uint32_t cpu = m->rseq->cpu_id; // out of range where there is no rseq
     if (cpu >= assist::understudies.ncpu()) return nullptr;
-    Slot& slot = row[cpu % kMostRows].slots[place(lock)];
+    Slot& slot = row[cpu % kMostRows].slots[slot_place(lock)];
     // acquire: pairs with the release of who had it before: what it left there is seen as 0.
     return slot.owner.load(std::memory_order_acquire) == lock ? &slot : nullptr;
 }
