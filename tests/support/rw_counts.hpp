@@ -8,12 +8,15 @@
 #include <cstdint>
 #include <cstdio>
 #include <mutex>
+#include <stop_token>
+#include <system_error>
 
 #include <doctest/doctest.h>
 
 #include "baton/baton.hpp"
 #include "kernel/clock.hpp"
 #include "kernel/features.hpp"
+#include "support/lock_stress.hpp"
 #include "support/waiters.hpp"
 
 namespace rw_counts {
@@ -81,6 +84,40 @@ inline bool spread(RWMutex& rw) {
     word(rw, 1).store(later << 3 | 4, std::memory_order_relaxed);
     REQUIRE(try_spread(rw));
     return true;
+}
+
+/// Readers and writers, one of `writes_each`, that lock, try and give up at random, and now and
+/// then sleep with the lock held. Nobody is to be in with a writer.
+inline void stress(RWMutex& rw, int times, std::uint32_t writes_each, std::uint32_t sleeps_each) {
+    constexpr auto kRelaxed = std::memory_order_relaxed; // counted under the lock
+    std::atomic<int> readers{0}, writers{0}, wrong{0};
+    lock_stress::run(times, [&](lock_stress::Random& random, const std::stop_token& token) {
+        std::error_code ec;
+        const bool writes = random.below(writes_each) == 0;
+        const bool tries = random.below(5) == 0;
+        const auto pause = [&] {
+            if (random.below(16) == 0) baton::yield();
+            if (random.below(sleeps_each) == 0)
+                baton::sleep_for(std::chrono::microseconds(random.below(90)));
+        };
+        if (writes) {
+            if (!(tries ? rw.try_lock() : rw.lock(random.limit(token), ec))) return;
+            wrong.fetch_add(writers.fetch_add(1, kRelaxed) != 0, kRelaxed);
+            wrong.fetch_add(readers.load(kRelaxed) != 0, kRelaxed);
+            pause();
+            writers.fetch_sub(1, kRelaxed);
+            rw.unlock();
+        } else {
+            if (!(tries ? rw.try_lock_shared() : rw.lock_shared(random.limit(token), ec))) return;
+            readers.fetch_add(1, kRelaxed);
+            wrong.fetch_add(writers.load(kRelaxed) != 0, kRelaxed);
+            pause();
+            readers.fetch_sub(1, kRelaxed);
+            rw.unlock_shared();
+        }
+    });
+    CHECK(wrong.load(kRelaxed) == 0);
+    CHECK(as_new(rw));
 }
 
 } // namespace rw_counts

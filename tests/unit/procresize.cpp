@@ -201,6 +201,36 @@ private:
     bool v2_ = false;
 };
 
+/// The load on a thread of its own, which starts the runtime.
+class Loaded {
+public:
+    Loaded() : thread_([this] { run(); }) {
+        CHECK(eventually([this] { return began_.load(); }));
+    }
+    ~Loaded() { end(); }
+    Loaded(const Loaded&) = delete;
+    Loaded& operator=(const Loaded&) = delete;
+    void end() {
+        if (!thread_.joinable()) return;
+        stop_.store(true);
+        thread_.join();
+        CHECK(well_.load());
+    }
+
+private:
+    void run() {
+        baton::run([this] {
+            began_.store(true);
+            Load load;
+            while (!stop_.load()) sleep_for(1ms);
+            well_.store(load.end());
+        });
+    }
+
+    std::atomic<bool> began_{false}, stop_{false}, well_{false};
+    std::thread thread_;
+};
+
 } // namespace
 
 TEST_CASE("procresize: from 1 to 1024 and back, under load of every kind") {
@@ -277,18 +307,8 @@ TEST_CASE("procresize: two that stop the world beside one that starts itself aga
 TEST_CASE("child: follows the mask" * doctest::skip()) {
     const std::vector<int> all = kernel::allowed_cpus();
     const int machine = static_cast<int>(all.size());
-    std::atomic<bool> stop{false};
-    std::atomic<bool> well{false}, began{false};
     REQUIRE(max_procs() == kernel::default_procs());
-    std::thread runner([&] {
-        baton::run([&] {
-            began.store(true);
-            Load load;
-            while (!stop.load()) sleep_for(1ms);
-            well.store(load.end());
-        });
-    });
-    CHECK(eventually([&] { return began.load(); }));
+    Loaded loaded;
     const auto arm_first = [&] {
         assist::understudies.arm(static_cast<std::uint32_t>(all.front()));
         std::this_thread::sleep_for(5ms); // that it may have run
@@ -316,9 +336,7 @@ TEST_CASE("child: follows the mask" * doctest::skip()) {
             return understudies_on(all);
         }));
     }
-    stop.store(true);
-    runner.join();
-    CHECK(well.load());
+    loaded.end();
     baton::run([] { set_max_procs(3); }); // from here on it is fixed
     set_mask({all.front()});
     std::this_thread::sleep_for(2500ms);
@@ -349,14 +367,7 @@ TEST_CASE("child: follows its cpuset" * doctest::skip()) {
         reached();
         return;
     }
-    std::atomic<bool> stop{false};
-    std::thread runner([&] {
-        baton::run([&] {
-            Load load;
-            while (!stop.load()) sleep_for(1ms);
-            CHECK(load.end());
-        });
-    });
+    Loaded loaded;
     // What has been steered once is bound to what it was let go to then.
     if (assist_tier() != Assist::kSysmon) {
         CHECK(eventually([] {
@@ -371,8 +382,7 @@ TEST_CASE("child: follows its cpuset" * doctest::skip()) {
     REQUIRE(group.write(list));
     CHECK(eventually([&] { return max_procs() == static_cast<int>(all.size()); }));
     CHECK(eventually([&] { return ms_on(all); }));
-    stop.store(true);
-    runner.join();
+    loaded.end();
     reached();
 }
 TEST_CASE("child: is fixed" * doctest::skip()) {
@@ -394,14 +404,7 @@ TEST_CASE("child: follows the quota" * doctest::skip()) {
             reached();
             return;
         }
-        std::atomic<bool> stop{false};
-        std::thread runner([&] {
-            baton::run([&] {
-                Load load;
-                while (!stop.load()) sleep_for(1ms);
-                CHECK(load.end());
-            });
-        });
+        Loaded loaded;
         const std::string of = group.v2() ? " 100000" : "";
         CHECK(quota.read() == before);
         REQUIRE(group.write("150000" + of));
@@ -420,8 +423,7 @@ TEST_CASE("child: follows the quota" * doctest::skip()) {
             return max_procs() == 7;
         }));
         CHECK(eventually([&] { return max_procs() == machine; }));
-        stop.store(true);
-        runner.join();
+        loaded.end();
     }
     CHECK(quota.read() == before);
     if (machine < 3) std::printf("skip: two CPUs: a quota changes nothing there\n");

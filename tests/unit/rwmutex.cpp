@@ -239,37 +239,7 @@ TEST_CASE("a writer that gives up lets in the readers that queued behind it") {
 TEST_CASE("readers, writers, deadlines and stops that meet keep the lock sound") {
     over_procs([](int) {
         RWMutex rw;
-        std::atomic<int> readers{0};
-        std::atomic<int> writers{0};
-        std::atomic<int> wrong{0};
-        lock_stress::run(30, [&](lock_stress::Random& random, const std::stop_token& token) {
-            std::error_code ec;
-            const bool writes = random.below(4) == 0;
-            const bool tries = random.below(5) == 0;
-            const auto pause = [&] {
-                if (random.below(16) == 0) baton::yield();
-                if (random.below(64) == 0)
-                    baton::sleep_for(std::chrono::microseconds(random.below(90)));
-            };
-            if (writes) {
-                if (!(tries ? rw.try_lock() : rw.lock(random.limit(token), ec))) return;
-                wrong.fetch_add(writers.fetch_add(1, kRelaxed) != 0, kRelaxed);
-                wrong.fetch_add(readers.load(kRelaxed) != 0, kRelaxed);
-                pause();
-                writers.fetch_sub(1, kRelaxed);
-                rw.unlock();
-            } else {
-                if (!(tries ? rw.try_lock_shared() : rw.lock_shared(random.limit(token), ec)))
-                    return;
-                readers.fetch_add(1, kRelaxed);
-                wrong.fetch_add(writers.load(kRelaxed) != 0, kRelaxed);
-                pause();
-                readers.fetch_sub(1, kRelaxed);
-                rw.unlock_shared();
-            }
-        });
-        CHECK(wrong.load(kRelaxed) == 0);
-        CHECK(as_new(rw));
+        rw_counts::stress(rw, 30, 4, 64);
     });
 }
 

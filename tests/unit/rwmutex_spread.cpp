@@ -229,35 +229,7 @@ TEST_CASE("readers that come as they are spread, or no longer, are counted once"
 TEST_CASE("spread readers, writers, deadlines and stops that meet keep the lock sound") {
     over_procs([](int) {
         RWMutex rw;
-        if (!spread(rw)) return;
-        std::atomic<int> readers{0}, writers{0}, wrong{0};
-        lock_stress::run(20, [&](lock_stress::Random& random, const std::stop_token& token) {
-            std::error_code ec;
-            const bool tries = random.below(5) == 0;
-            const auto pause = [&] {
-                if (random.below(16) == 0) baton::yield();
-                if (random.below(256) == 0)
-                    baton::sleep_for(std::chrono::microseconds(random.below(90)));
-            };
-            if (random.below(30) == 0) {
-                if (!(tries ? rw.try_lock() : rw.lock(random.limit(token), ec))) return;
-                wrong.fetch_add(writers.fetch_add(1, kRelaxed) != 0, kRelaxed);
-                wrong.fetch_add(readers.load(kRelaxed) != 0, kRelaxed);
-                pause();
-                writers.fetch_sub(1, kRelaxed);
-                rw.unlock();
-            } else {
-                if (!(tries ? rw.try_lock_shared() : rw.lock_shared(random.limit(token), ec)))
-                    return;
-                readers.fetch_add(1, kRelaxed);
-                wrong.fetch_add(writers.load(kRelaxed) != 0, kRelaxed);
-                pause();
-                readers.fetch_sub(1, kRelaxed);
-                rw.unlock_shared();
-            }
-        });
-        CHECK(wrong.load(kRelaxed) == 0);
-        CHECK(as_new(rw));
+        if (spread(rw)) stress(rw, 20, 30, 256);
     });
 }
 
