@@ -98,7 +98,7 @@ public:
         const std::uint32_t hint = hint_.load(std::memory_order_relaxed);
         if ((hint & kBiasHint) && count_here(-1)) return;
         if ((hint & kSpreadHint) && leave_slot()) return;
-        leave_word(hint);
+        leave_word();
     }
 
     /// The reader's side as a lock of its own, for what takes a BasicLockable.
@@ -137,14 +137,13 @@ private:
             if (n == kManyReads) bias();
             return true;
         }
-        // Where it came: a writer may have begun to wait for us. relaxed: as above.
-        leave_word(hint_.load(std::memory_order_relaxed));
+        leave_word(); // where it came: a writer may have begun to wait for us
         return false;
     }
-    void leave_word(std::uint32_t hint) {
+    void leave_word() {
         // release: pairs with the acquire of the writer that waits for us.
         const std::uint32_t state = state_.fetch_sub(kReader, std::memory_order_release);
-        if (state < kReader || (state & kDraining)) unlock_shared_slow(state, hint);
+        if (state < kReader || (state & kDraining)) unlock_shared_slow(state);
     }
     detail::WaitEnd lock_within(const Until& until) {
         return lock_at_once() ? detail::WaitEnd::kDone : lock_slow(&until);
@@ -158,7 +157,7 @@ private:
     detail::WaitEnd drain(const Until* until);
     void unlock_slow();
     void unlock_to_readers();
-    void unlock_shared_slow(std::uint32_t before, std::uint32_t hint);
+    void unlock_shared_slow(std::uint32_t before);
     bool count_here(int by) noexcept; // by a bias
     bool enter_slot();                // spread
     bool leave_slot();

@@ -60,8 +60,8 @@ bool count(std::atomic<std::uint32_t>& word, std::uint32_t biased, int by) noexc
     }
 }
 
-std::int64_t fold(const std::atomic<std::uint32_t>& word, bool was) noexcept {
-    if (was) kernel::membarrier_rseq_cpu(-1);
+std::int64_t fold(const std::atomic<std::uint32_t>& word) noexcept {
+    kernel::membarrier_rseq_cpu(-1);
 #if defined(BATON_TSAN)
     __tsan_acquire(const_cast<std::atomic<std::uint32_t>*>(&word)); // of the sequences
 #endif

@@ -30,7 +30,7 @@ bool possible() noexcept;
 /// nothing was done.
 bool count(std::atomic<std::uint32_t>& word, std::uint32_t biased, int by) noexcept;
 /// `word` says biased no longer, and will not again before this returns. The sum of its slots,
-/// which are free now. Interrupts other CPUs, if it `was` biased until just now.
-std::int64_t fold(const std::atomic<std::uint32_t>& word, bool was) noexcept;
+/// which are free now. Interrupts other CPUs.
+std::int64_t fold(const std::atomic<std::uint32_t>& word) noexcept;
 
 } // namespace baton::detail::read_bias

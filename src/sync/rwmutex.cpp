@@ -71,8 +71,7 @@ constexpr std::uint32_t kBiased = kReadersWait << 1; // the word is not all: rea
 constexpr std::uint32_t kSpread = kBiased << 1;      // nor now: read_spread.hpp
 constexpr std::uint32_t kParked = kSpread << 1;      // the writer, until the last reader leaves
 constexpr std::uint32_t kOneReader = kParked << 1;
-// hint_: how to count, below until when there is to be no bias. Never 0 again.
-constexpr std::uint32_t kStamp = 4;     // above the bits of the header
+// hint_: how to count, below until when there is to be no bias.
 constexpr std::uint32_t kMeetings = 64; // one in so many is worth a look at the clock
 constexpr std::int64_t kRestNs = 10'000'000;
 // Longer, as two processors stay at work for a while after readers that did not park: tried each 10
@@ -91,10 +90,10 @@ using detail::LockWord;
 using detail::WaitEnd;
 
 /// About four milliseconds each, above the bits that say how to count.
-std::uint32_t stamp(std::int64_t ns) { return static_cast<std::uint32_t>(ns >> 22) << 3 | kStamp; }
+std::uint32_t stamp(std::int64_t ns) { return static_cast<std::uint32_t>(ns >> 22) << 2; }
 bool is_past(std::uint32_t stamped) {
-    return stamped < 2 * kStamp ||
-           static_cast<std::int32_t>(stamp(kernel::nanotime()) - (stamped & ~(kStamp - 1))) >= 0;
+    const std::uint32_t at = stamped & ~3u; // 0: none
+    return at == 0 || static_cast<std::int32_t>(stamp(kernel::nanotime()) - at) >= 0;
 }
 
 [[noreturn]] void nobody_reads() {
@@ -169,7 +168,7 @@ bool RWMutex::bias() noexcept {
     do {
         if (state & (kLocked | kReadersWait | kBiased)) return true;
     } while (!state_.compare_exchange_weak(state, state | kBiased, kRelaxed, kRelaxed));
-    hint_.store(hint | kStamp | kBiasHint, kRelaxed);
+    hint_.store(hint | kBiasHint, kRelaxed);
     return true;
 }
 
@@ -177,10 +176,11 @@ bool RWMutex::bias() noexcept {
 void RWMutex::end_bias() noexcept {
     const std::uint32_t spread = hint_.load(kRelaxed) & kSpreadHint; // relaxed, both: as in bias
     hint_.store(stamp(kernel::nanotime() + kRestNs) | spread, kRelaxed);
-    const bool was = state_.fetch_and(~kBiased) & kBiased; // seq_cst: (C)
-    const std::int64_t sum = detail::read_bias::fold(state_, was);
+    // seq_cst: (C). Until the sum is in the word, it may say less than nobody: unlock_shared_slow.
+    state_.fetch_add(kDraining - kBiased);
+    const std::int64_t sum = detail::read_bias::fold(state_);
     // relaxed: what those that left did has been acquired by fold.
-    state_.fetch_add(static_cast<std::uint32_t>(sum) * kReader, kRelaxed);
+    state_.fetch_add(static_cast<std::uint32_t>(sum) * kReader - kDraining, kRelaxed);
 }
 
 /// As they wish. By who has the lock for writing, alone; so who reads sees kSpreadHint as it is
@@ -190,7 +190,7 @@ void RWMutex::spread() noexcept {
     // relaxed, throughout: nobody else changes these now, but for those that come, and go again.
     if (!done) return spread_.store(stamp(kernel::nanotime() + kSpreadRestNs), kRelaxed);
     state_.fetch_or(kSpread, kRelaxed);
-    hint_.store(hint_.load(kRelaxed) | kStamp | kSpreadHint, kRelaxed);
+    hint_.store(hint_.load(kRelaxed) | kSpreadHint, kRelaxed);
     spread_.store(detail::read_spread::sum(&state_).entries * kWindow, kRelaxed);
 }
 
@@ -366,10 +366,10 @@ WaitEnd RWMutex::lock_shared_slow(const Until* until) {
     return end;
 }
 
-void RWMutex::unlock_shared_slow(std::uint32_t before, std::uint32_t hint) {
-    // Of one that was ever counted elsewhere the word alone may say less than nobody: the next
-    // writer will know. The lock may be gone.
-    if (before < kReader && hint == 0) nobody_reads();
+void RWMutex::unlock_shared_slow(std::uint32_t before) {
+    // While some are counted elsewhere, or end_bias adds those up, the word alone may say less than
+    // nobody: a writer will know. The lock may be gone.
+    if (before < kReader && !(before & (kBiased | kSpread | kDraining))) nobody_reads();
     if (!(before & kDraining)) return;
     if (!(before & kSpread) && before - kReader >= kReader) return; // others read on
     wake_drainer();
