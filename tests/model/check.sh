@@ -1,6 +1,7 @@
 #!/bin/bash
-# Checks the models of who owns a P (ownership.pml) and of a mutex's bias (mutex_bias.pml) with
-# spin: that they hold, and that they fail when any of their rules is dropped.
+# Checks the models of who owns a P (ownership.pml), a mutex's bias (mutex_bias.pml) and where a
+# RWMutex counts its readers (rwmutex.pml) with spin: that they hold, and that they fail when any of
+# their rules is dropped.
 #
 #   check.sh [--quick | --full]
 #
@@ -18,7 +19,7 @@ build=${BUILD:-$here/../../build/model}
 mode=${1:-default}
 case $mode in
 default | --quick | --full) ;;
-*) sed -n '2,12s/^# \{0,1\}//p' "$0"; exit 2 ;;
+*) sed -n '2,13s/^# \{0,1\}//p' "$0"; exit 2 ;;
 esac
 for tool in spin gcc; do
     command -v $tool >/dev/null && continue
@@ -37,7 +38,7 @@ noprobe="$(config 3 3 1 0 2 0) -DNOPROBE"
 sleepers="$(config 3 3 0 1 2 0) -DNOPROBE -DSLEEPERS"
 takers="$(config 4 3 0 1 1 0) -DNOPROBE -DSLEEPERS"
 
-model=ownership # or mutex_bias
+model=ownership # or mutex_bias, rwmutex
 
 # search NAME DEFINES CFLAGS [PAN OPTION...]: leaves the output in $build/NAME/out
 search() {
@@ -177,6 +178,21 @@ else
         case $rule in
         NO_CPU_LATER) fails $rule "-DNT=2 -DTIMES=3" ;;
         *) fails $rule "-DNT=3 -DTIMES=2" ;;
+        esac
+    done
+fi
+
+model=rwmutex
+if [ $mode = --quick ]; then
+    holds readers "-DBIASES=1 -DSLOTS=1" "a writer finds all readers, 2 readers, 4 reads"
+else
+    holds readers "-DBIASES=1 -DSLOTS=1 -DWRITES=3" "a writer finds all readers, 4 reads, 3 writes"
+    holds readers2 "-DBIASES=1 -DREADS=1 -DNW=2" "a writer finds all readers, 2 writers"
+    holds readers3 "-DBIASES=1 -DREADS=1 -DNR=3" "a writer finds all readers, 3 readers"
+    for rule in $(rules rwmutex.pml); do
+        case $rule in
+        NO_ELSEWHERE | NO_SAY_DRAINING) fails $rule "-DBIASES=1 -DSLOTS=1" ;;
+        *) fails $rule "-DWRITES=3" ;;
         esac
     done
 fi
