@@ -39,13 +39,13 @@ public:
     }
     /// Never parks.
     [[nodiscard]] bool try_lock() noexcept {
-        if (free_and_biased()) return lock_biased();
-        std::uint32_t state = 0;
-        // acquire, relaxed: as in lock_by_cas.
-        while (!state_.compare_exchange_weak(state, state | kLocked, std::memory_order_acquire,
-                                             std::memory_order_relaxed)) {
+        if (look() == kBiased) return lock_biased();
+        std::uint32_t state = state_.load(std::memory_order_relaxed); // relaxed: a look
+        do {
             if (state & kTaken) return false;
-        }
+            // acquire, relaxed: as in lock_by_cas.
+        } while (!state_.compare_exchange_weak(state, state | kLocked, std::memory_order_acquire,
+                                               std::memory_order_relaxed));
         note_held(kLocked);
         return true;
     }
@@ -70,11 +70,14 @@ private:
     static constexpr int kSharedByte = 1; // somebody has waited for it
     static constexpr int kHeldByte = 2;   // what its holder made of the first, or 0
 
-    bool free_and_biased() noexcept {
-        // relaxed: a look.
-        return std::atomic_ref(byte(kLockByte)).load(std::memory_order_relaxed) == kBiased;
+    // relaxed: a look.
+    std::uint8_t look() noexcept {
+        return std::atomic_ref(byte(kLockByte)).load(std::memory_order_relaxed);
     }
-    bool lock_at_once() noexcept { return free_and_biased() ? lock_biased() : lock_by_cas(); }
+    bool lock_at_once() noexcept {
+        const std::uint8_t now = look();
+        return now == kBiased ? lock_biased() : now == 0 && lock_by_cas();
+    }
     bool lock_by_cas() noexcept {
         std::uint8_t free = 0;
         // acquire: pairs with the release of unlock, so that what the last holder wrote is seen.

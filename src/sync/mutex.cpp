@@ -121,9 +121,10 @@ void Mutex::end_bias() noexcept {
 }
 
 detail::WaitEnd Mutex::lock_slow(const Until* until) {
-    for (int tries = 0; rt::can_spin(tries); tries++) {
+    for (int tries = 0;; tries++) {
+        if (try_lock()) return detail::WaitEnd::kDone; // others may wait, and yet it is to be had
+        if (!rt::can_spin(tries)) break;
         rt::spin();
-        if (try_lock()) return detail::WaitEnd::kDone;
     }
     share();
     const detail::WaitEnd end =
@@ -164,9 +165,10 @@ void Mutex::unlock_unbiased() {
 }
 
 void Mutex::unlock_shared() {
-    // release: pairs with the acquire of who locks next.
-    const std::uint32_t state = state_.fetch_and(~detail::kLocked, std::memory_order_release);
-    detail::lock_word_unlocked(state_, rt::WaitReason::kMutexLock, state & ~detail::kLocked);
+    // An addition, as the bit is set: one instruction. release: pairs with the acquire of who locks
+    // next.
+    const std::uint32_t state = state_.fetch_sub(kLocked, std::memory_order_release) - kLocked;
+    detail::lock_word_unlocked(state_, rt::WaitReason::kMutexLock, state);
 }
 
 } // namespace baton
