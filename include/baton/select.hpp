@@ -215,8 +215,13 @@ Selected select_among(Cases&... cases) {
         if constexpr (Case::kKind == CaseKind::kUntil) until = one.limit();
     };
     (arm(cases), ...);
-    if constexpr (count_of<Cases...>(CaseKind::kOtherwise) + count_of<Cases...>(CaseKind::kUntil) !=
-                  0) {
+    if constexpr (kChannels == 1 && count_of<Cases...>(CaseKind::kOtherwise) == 1) {
+        const auto [chan, elem, sends] = arms[0];
+        const ChanEnd end = sends ? chan_try_send(chan, elem) : chan_try_recv(chan, elem);
+        return {end == ChanEnd::kNotReady ? -1 : 0, end};
+    } else if constexpr (count_of<Cases...>(CaseKind::kOtherwise) +
+                             count_of<Cases...>(CaseKind::kUntil) !=
+                         0) {
         return select_limited(arms.data(), kChannels, until);
     } else {
         return select_for_ever(arms.data(), kChannels);
