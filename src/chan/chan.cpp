@@ -3,7 +3,9 @@
 // Send, receive and close, in the order of the reference's chan.go.
 #include "chan/chan.hpp"
 
+#include <algorithm>
 #include <limits>
+#include <memory>
 #include <new>
 #include <stdexcept>
 
@@ -38,9 +40,7 @@ std::size_t header_bytes(const ElemType& type) {
     return (sizeof(ChanCore) + type.align - 1) / type.align * type.align;
 }
 
-std::align_val_t alignment(const ElemType& type) {
-    return std::align_val_t{type.align > alignof(ChanCore) ? type.align : alignof(ChanCore)};
-}
+std::size_t alignment(const ElemType& type) { return std::max(type.align, alignof(ChanCore)); }
 
 /// The two directions, so that what they have in common is written once.
 struct Sending {
@@ -176,15 +176,20 @@ ChanCore* chan_make(const ElemType& type, std::size_t capacity) {
     const std::size_t header = header_bytes(type);
     constexpr std::size_t kMax = std::numeric_limits<std::uint32_t>::max();
     if (capacity > kMax || type.size > kMax ||
-        (type.size != 0 && capacity > (PTRDIFF_MAX - header) / type.size))
+        (type.size != 0 && capacity > (PTRDIFF_MAX - header - spare) / type.size))
         throw std::length_error("baton::Chan: the buffer is larger than memory can be");
-    void* space = ::operator new(header + capacity * type.size, alignment(type));
-    auto* c = ::new (space) ChanCore;
+    const std::size_t spare = alignment(type) - __STDCPP_DEFAULT_NEW_ALIGNMENT__;
+    const std::size_t bytes = header + capacity * type.size;
+    std::size_t room = bytes + spare;
+    void* const space = ::operator new(room);
+    void* at = space;
+    auto* c = ::new (std::align(alignment(type), bytes, at, room)) ChanCore;
     c->kind = kind_of(type);
     c->size = static_cast<std::uint32_t>(type.size);
     c->capacity = static_cast<std::uint32_t>(capacity);
     c->type = type;
-    c->buffer = static_cast<std::byte*>(space) + header;
+    c->buffer = static_cast<std::byte*>(at) + header;
+    c->space = space;
     return c;
 }
 
@@ -210,9 +215,10 @@ void chan_release(ChanCore* c) noexcept {
         }
     }
     c->~ChanCore();
-    ::operator delete(c, alignment(type));
+    ::operator delete(space);
 }
 
+    void* const space = c->space;
 ChanEnd chan_send(ChanCore* c, void* from) { return operate<Sending>(c, from); }
 ChanEnd chan_recv(ChanCore* c, void* to) { return operate<Receiving>(c, to); }
 ChanEnd chan_send(ChanCore* c, void* from, const Until& until) {

@@ -121,6 +121,7 @@ struct alignas(64) ChanCore {
     // with the channel.
     rt::UserTimer* timer = nullptr;
     std::atomic<std::size_t> handles{1};
+    void* space = nullptr;       // which that is
 
     std::byte* slot(std::uint32_t i) const { return buffer + std::size_t{i} * size; }
     std::uint32_t after(std::uint32_t i) const { return i + 1 == capacity ? 0 : i + 1; }
