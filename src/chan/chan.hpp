@@ -54,6 +54,10 @@ public:
         value_.store(value, std::memory_order_relaxed);
         return *this;
     }
+    /// The same so that who has seen the value sees what was done before.
+    // release, acquire: pair with each other.
+    void publish(T value) { value_.store(value, std::memory_order_release); }
+    T seen() const { return value_.load(std::memory_order_acquire); }
 
 private:
     std::atomic<T> value_{};
@@ -117,11 +121,11 @@ struct alignas(64) ChanCore {
     // Seldom written, so on a line of its own.
     alignas(64) ElemType type{};
     std::byte* buffer = nullptr; // behind this, in the same allocation
+    void* space = nullptr;       // which that is
     // Who sends to it, and may take back what it sent: to others the channel looks unbuffered. Goes
     // with the channel.
     rt::UserTimer* timer = nullptr;
     std::atomic<std::size_t> handles{1};
-    void* space = nullptr;       // which that is
 
     std::byte* slot(std::uint32_t i) const { return buffer + std::size_t{i} * size; }
     std::uint32_t after(std::uint32_t i) const { return i + 1 == capacity ? 0 : i + 1; }
@@ -176,6 +180,10 @@ inline bool may_send(const ChanCore* c) {
 inline bool may_receive(const ChanCore* c) {
     return (c->capacity == 0 ? c->sendq.first != nullptr : c->count > 0) || c->closed;
 }
+
+/// Is it closed and empty for sure? That lasts, so no lock is needed; but who closes it must be
+/// through with it.
+inline bool drained(ChanCore* c) { return c->closed.seen() && c->count == 0 && c->lock.is_free(); }
 
 /// The waiter has been claimed and the lock released. Whatever is to be read of it must have been:
 /// it is on the stack of the G that now goes on.

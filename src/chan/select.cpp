@@ -3,8 +3,8 @@
 // select, in the passes of the reference's select.go:
 //
 //   0  look, without any lock, which cases may be ready; of those try one after the other in random
-//      order, each under its own channel's lock. Most selects that need not wait end here, with one
-//      lock taken instead of all.
+//      order, each under its own channel's lock, or without where it is closed and empty. Most
+//      selects that need not wait end here, with one lock taken instead of all.
 //   1  with the locks of all channels, taken in the order of their addresses, try again. Only this
 //      can tell that at one moment none was ready.
 //   2  queue a waiter for each case and park; the locks are released once the G is off its stack.
@@ -70,6 +70,7 @@ Selected look(const SelectCase* cases, std::size_t n, Index* candidates) {
     while (ncandidates > 0) {
         const std::size_t i = draw(candidates, ncandidates);
         ChanCore* c = cases[i].chan;
+        if (!cases[i].sends && drained(c)) return {static_cast<std::int32_t>(i), ChanEnd::kClosed};
         c->lock.lock();
         const Offer offer = offer_of(cases[i]);
         if (offer.kind != Offer::kNothing) return finish(cases, i, offer);

@@ -81,7 +81,12 @@ public:
         if (sleeping().load(std::memory_order_relaxed) != 0) [[unlikely]] // (B)
             wake();
     }
-    /// The same; touches nothing of the lock once it is free, but for waking an address.
+    /// At this moment; what its last holder wrote is seen then.
+    bool is_free() noexcept {
+        // acquire: pairs with the release in unlock.
+        return held().load(std::memory_order_acquire) == 0;
+    }
+    /// As unlock; touches nothing of the lock once it is free, but for waking an address.
     void unlock_last() noexcept;
     /// The same, by an M, whose rseq area is `rs`.
     void unlock_last(kernel::RseqArea* rs) noexcept {

@@ -8,6 +8,7 @@
 #include <chrono>
 #include <cmath>
 #include <cstddef>
+#include <memory>
 #include <optional>
 #include <vector>
 
@@ -242,5 +243,29 @@ TEST_CASE("ten goroutines select, send and receive on four channels and lose not
         wg.go([&] { all(false); });
         wg.wait();
         for (const auto& each : c) CHECK(each.size() == 0);
+    });
+}
+
+TEST_CASE("a channel may be destroyed by who sees that it is closed") {
+    // A sanitizer tells if whoever closed it is not through with it by then.
+    over_procs([](int procs) {
+        const int n = procs == 2 ? 20'000 : 200;
+        int seen = 0;
+        for (int i = 0; i < n; i++) {
+            auto c = std::make_unique<Chan<int>>();
+            std::atomic<Chan<int>*> given{nullptr};
+            baton::WaitGroup wg;
+            wg.go([&given] {
+                Chan<int>* its = nullptr;
+                while (!(its = given.load(std::memory_order_acquire))) baton::yield();
+                its->close();
+            });
+            given.store(c.get(), std::memory_order_release);
+            while (select(on_recv(*c), otherwise()) == 1) baton::yield();
+            c.reset();
+            seen++;
+            wg.wait();
+        }
+        CHECK(seen == n);
     });
 }
