@@ -4,10 +4,12 @@
 //   roundtrip  there and back through two unbuffered channels; one operation is both ways
 //   stream     from one goroutine to another through a buffer of 128
 //   many       from 8 goroutines to 8 others through one buffer of 128
+//   made       a channel with room for one is made, has a value sent and received, and is gone
 //
 // Fair to know: tokio has no unbuffered channel; it gets mpsc with room for one, which never waits
 // for the receiver to take the value; and no channel with several receivers: those share it under
-// its mutex. Boost.Fiber has unbuffered_channel and buffered_channel.
+// its mutex. Boost.Fiber has unbuffered_channel and buffered_channel. Go's is gone when its
+// collector says so.
 #include <atomic>
 #include <cstdint>
 
@@ -64,11 +66,22 @@ std::int64_t streams(std::uint64_t n, std::uint64_t sides) {
     return took;
 }
 
+std::int64_t makes(std::uint64_t n) {
+    const std::int64_t start = bench::now_ns();
+    for (std::uint64_t i = 0; i < n; ++i) {
+        Chan c(1);
+        c.send(i);
+        if (c.recv() != i) throw bench::Failure("a value came back wrong");
+    }
+    return bench::now_ns() - start;
+}
+
 void side(const bench::KeyValues& args) {
     const std::string kind = args.text("kind");
     bench::print_figure("ns_per_op", bench::ns_each(args.number("ms"), [&](std::uint64_t n) {
                             return baton::run([&] {
                                 if (kind == "roundtrip") return round_trips(n);
+                                if (kind == "made") return makes(n);
                                 return streams(n, kind == "many" ? 8 : 1);
                             });
                         }));
@@ -81,6 +94,9 @@ void plan(bench::Plan& plan) {
             for (const char* impl : {"baton", "go", "tokio", "boost"})
                 plan.add(impl, {{"kind", kind}, {"procs", procs}}, {ms},
                          {.env = {std::string("BATON_MAXPROCS=") + procs}});
+    for (const char* impl : {"baton", "go"})
+        plan.add(impl, {{"kind", "made"}, {"procs", "1"}}, {ms},
+                 {.env = {std::string("BATON_MAXPROCS=1")}});
 }
 
 } // namespace

@@ -5,6 +5,7 @@
 //   one_of_16  from the one of 16 that has
 //   woken   a value is sent to one of 4 channels that another goroutine waits for in a select,
 //           which then answers through a fifth; one operation is the round trip
+//   nothing, closed  a receive or else nothing, from a channel that has nothing, or is closed
 //
 // Fair to know: tokio's channels are mpsc, with room for one in `woken`; Boost.Fiber has no select.
 #include <array>
@@ -71,13 +72,26 @@ std::int64_t wakes(std::uint64_t n) {
     return took;
 }
 
+std::int64_t looks(std::uint64_t n, bool closed) {
+    const Chan c;
+    if (closed) c.close();
+    std::uint64_t nothing = 0;
+    const std::int64_t start = bench::now_ns();
+    for (std::uint64_t i = 0; i < n; ++i)
+        nothing += baton::select(baton::on_recv(c), baton::otherwise());
+    const std::int64_t took = bench::now_ns() - start;
+    if (nothing != (closed ? 0 : n)) throw bench::Failure("a select chose wrongly");
+    return took;
+}
+
 void side(const bench::KeyValues& args) {
     const std::string kind = args.text("kind");
     bench::print_figure("ns_per_op", bench::ns_each(args.number("ms"), [&](std::uint64_t n) {
                             return baton::run([&] {
                                 if (kind == "ready") return receives<4>(n, 4);
                                 if (kind == "one_of_16") return receives<16>(n, 1);
-                                return wakes(n);
+                                if (kind == "woken") return wakes(n);
+                                return looks(n, kind == "closed");
                             });
                         }));
 }
@@ -86,6 +100,10 @@ void plan(bench::Plan& plan) {
     const std::string ms = plan.options().quick ? "ms=200" : "ms=1000";
     for (const char* kind : {"ready", "one_of_16", "woken"})
         for (const char* impl : {"baton", "go", "tokio"})
+            plan.add(impl, {{"kind", kind}, {"procs", "1"}}, {ms},
+                     {.env = {std::string("BATON_MAXPROCS=1")}});
+    for (const char* kind : {"nothing", "closed"})
+        for (const char* impl : {"baton", "go"})
             plan.add(impl, {{"kind", kind}, {"procs", "1"}}, {ms},
                      {.env = {std::string("BATON_MAXPROCS=1")}});
 }

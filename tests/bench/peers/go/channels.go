@@ -9,11 +9,16 @@ import (
 	"syscall"
 )
 
-// channels: a round trip, a stream through a buffer, eight senders and eight receivers.
+// channels: a round trip, a stream through a buffer, eight senders and eight receivers, and channels
+// that are made.
 func channels(a args) {
 	kind := a["kind"]
 	if kind == "roundtrip" {
 		thereAndBack(a, false)
+		return
+	}
+	if kind == "made" {
+		figure("ns_per_op", nsEach(a.number("ms"), made))
 		return
 	}
 	sides := 1
@@ -23,6 +28,18 @@ func channels(a args) {
 	figure("ns_per_op", nsEach(a.number("ms"), func(n int) int64 {
 		return stream(uint64(n), uint64(sides))
 	}))
+}
+
+func made(n int) int64 {
+	start := now()
+	for i := range n {
+		c := make(chan uint64, 1)
+		c <- uint64(i)
+		if <-c != uint64(i) {
+			fail("a value came back wrong")
+		}
+	}
+	return now() - start
 }
 
 func stream(n, sides uint64) int64 {
@@ -56,7 +73,8 @@ func stream(n, sides uint64) int64 {
 
 const selectBatch = 64
 
-// selects: over ready channels, over sixteen of which one is ready, and one that waits.
+// selects: over ready channels, over sixteen of which one is ready, one that waits, and one that does
+// not.
 func selects(a args) {
 	figure("ns_per_op", nsEach(a.number("ms"), func(n int) int64 {
 		switch a["kind"] {
@@ -64,9 +82,34 @@ func selects(a args) {
 			return selectReady(n)
 		case "one_of_16":
 			return selectOneOf16(n)
+		case "nothing":
+			return selectOrNot(n, false)
+		case "closed":
+			return selectOrNot(n, true)
 		}
 		return selectWoken(uint64(n))
 	}))
+}
+
+func selectOrNot(n int, closed bool) int64 {
+	c := make(chan uint64)
+	if closed {
+		close(c)
+	}
+	nothing := 0
+	start := now()
+	for range n {
+		select {
+		case <-c:
+		default:
+			nothing++
+		}
+	}
+	took := now() - start
+	if (nothing == 0) != closed {
+		fail("a select chose wrongly")
+	}
+	return took
 }
 
 func selectReady(n int) int64 {
