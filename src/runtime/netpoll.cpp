@@ -239,6 +239,10 @@ GList netpoll(std::int64_t delay_ns) {
     GList list;
     if (g_engine->poll(delay_ns, list)) g_wake_sig.exchange(0, kSeqCst); // (D)
     rings_reap(list);
+    // One of them runs at once, and the others before those that follow (injectglist).
+    const G* gp = list.head;
+    for (std::uint32_t i = 0; gp && i < kAskAtOnce; i++, gp = gp->schedlink)
+        prefetch_stack(gp->sched.sp, kColdLines);
     return list;
 }
 

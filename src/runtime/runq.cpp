@@ -51,7 +51,29 @@ bool claim(P* p, std::uint32_t head, std::uint32_t n) {
     return p->runqhead.compare_exchange_strong(head, head + n, kRelease, kRelaxed);
 }
 
+// The stacks of the next group of those on p's ring that have not run for long. A thief may have
+// one by now, which then runs, or begins: its context changes as we look. Gs are never unmapped.
+BATON_NO_TSAN void ask_for_stacks(P* p, std::uint32_t head) {
+    // relaxed: only the owner writes it.
+    p->cold = std::min(p->cold, p->runqtail.load(kRelaxed) - head);
+    p->asked = std::min(p->cold, kAskAtOnce);
+    p->cold -= p->asked;
+    for (std::uint32_t i = 0; i < p->asked; i++) {
+        // relaxed: the owner wrote it.
+        const G* gp = p->runq[(head + i) % kRunqSize].load(kRelaxed);
+        if (const void* sp = gp->sched.sp) prefetch_stack(sp, kColdLines);
+    }
+}
+
 } // namespace
+
+void runq_is_cold(P* p, std::uint32_t asked) {
+    const std::uint32_t head = p->runqhead.load(kRelaxed);     // relaxed: thieves make it a guess
+    const std::uint32_t n = p->runqtail.load(kRelaxed) - head; // relaxed: only the owner writes it
+    p->asked = std::min(asked, n);
+    p->cold = n - p->asked;
+    if (p->asked == 0) ask_for_stacks(p, head);
+}
 
 void runqput(P* p, G* gp, bool next) {
     if (next) {
@@ -101,7 +123,11 @@ G* runqget(P* p, bool& inherit) {
         // relaxed: only the owner writes it
         if (p->runqtail.load(kRelaxed) == head) return nullptr;
         G* gp = p->runq[head % kRunqSize].load(kRelaxed); // relaxed: the owner wrote it
-        if (claim(p, head, 1)) return gp;
+        if (!claim(p, head, 1)) continue;
+        // The group is used up.
+        if (p->asked != 0 && --p->asked == 0) [[unlikely]]
+            ask_for_stacks(p, head + 1);
+        return gp;
     }
 }
 
@@ -163,6 +189,7 @@ G* runqsteal(P* p, P* victim, bool runnext_too) {
             continue;
         G* gp = p->runq[(t + n - 1) % kRunqSize].load(kRelaxed); // relaxed: we just wrote it
         if (n > 1) p->runqtail.store(t + n - 1, kRelease);       // release: (A)
+        runq_is_cold(p, 0);
         return gp;
     }
 }

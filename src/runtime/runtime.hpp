@@ -148,13 +148,20 @@ struct alignas(64) G {
 static_assert(sizeof(G) == 320 && offsetof(G, entry) == 64 && offsetof(G, wait) == 192 &&
               offsetof(G, sleep_timer) == 256);
 
-/// What a G touches first when it runs again: four cache lines of its stack, and as many below
-/// those, on which it sees to who ran before it (switch.hpp). For who readies many at once, which
-/// have not run for long.
-inline void prefetch_stack(const G* gp) {
-    const auto* top = static_cast<const std::byte*>(gp->sched.sp);
-    for (int line = -4; line < 4; line++) __builtin_prefetch(top + std::ptrdiff_t{64} * line, 1);
+/// What a G touches first when it runs again, with its context at `sp`: so many cache lines of its
+/// stack, and four below those, on which it sees to who ran before it (switch.hpp). For who readies
+/// many at once, which have not run for long.
+inline void prefetch_stack(const void* sp, int lines = 4) {
+    const auto* top = static_cast<const std::byte*>(sp);
+    for (int line = -4; line < lines; line++)
+        __builtin_prefetch(top + std::ptrdiff_t{64} * line, 1);
 }
+/// As far as a call of Conn::read reaches, and what its caller has next to it.
+inline constexpr int kColdLines = 9;
+/// For so many Gs together. One at a time costs what it saves: each stack has a page of its own,
+/// and a prefetch does not retire before its page is found; the pages of several are looked for at
+/// once. Of many the last would be out of the cache again before its turn.
+inline constexpr std::uint32_t kAskAtOnce = 4;
 
 /// A singly linked list of Gs through schedlink.
 struct GList {
@@ -326,6 +333,11 @@ struct alignas(64) P {
     // One up per time slice. relaxed: written by the owner alone; sysmon only wants to see it move.
     std::atomic<std::uint32_t> schedtick{0};
     std::uint32_t polltick = 0;
+    // On the ring, from its head on: so many Gs whose stacks have been asked for, and so many
+    // behind them that have not run for long either (runq_is_cold). Too many once thieves have been
+    // there. Owner only.
+    std::uint32_t asked = 0;
+    std::uint32_t cold = 0;
     std::int64_t overdue_when = 0; // when who waits in the global queue is to be served next
     std::atomic<std::uint32_t> attention{0};
     // How often in the time slice of this tick an M came back from a call with it. Owner only.

@@ -218,6 +218,9 @@ void runqput(P* p, G* gp, bool next);
 /// Takes from p's queue; `inherit` tells that it goes on in the present time slice. Owner only.
 G* runqget(P* p, bool& inherit);
 bool runqempty(const P* p);
+/// None on p's ring has run for long: their stacks are asked for before they do, those of the first
+/// few have been. Owner only.
+void runq_is_cold(P* p, std::uint32_t asked);
 /// Between these runqempty(p) is false: what p's owner is to put on its queue is on none, and who
 /// put it there before may have relied on an M that looks for work just now. Owner only.
 inline void runq_moves(P* p) {

@@ -125,6 +125,7 @@ void injectglist(GList& list) {
             runqput(p, gp, false);
         }
     }
+    if (p) runq_is_cold(p, kAskAtOnce - 1); // see netpoll
     const std::uint32_t n = out.size();
     if (n != 0) {
         LockGuard guard(sched.lock);

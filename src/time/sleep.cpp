@@ -18,7 +18,7 @@ namespace {
 
 void wake_sleeper(void* g, std::uintptr_t, std::int64_t) {
     auto* gp = static_cast<rt::G*>(g);
-    rt::prefetch_stack(gp);
+    rt::prefetch_stack(gp->sched.sp);
     rt::goready(gp);
 }
 

@@ -219,6 +219,31 @@ TEST_CASE("runq: a full ring sends its older half and the new one to the global 
     }
 }
 
+TEST_CASE("runq: stacks are asked for in groups, until all that have not run for long were taken") {
+    set_procs(2);
+    Queue thief, victim;
+    Gs gs(11);
+    const auto cold = [](const Queue& q) { return q.p->asked + q.p->cold; };
+    for (std::size_t n = 0; n <= 10; n++) {
+        for (std::size_t i = 0; i < n; i++) runqput(victim.p, gs[i], false);
+        runq_is_cold(victim.p, 3);
+        CHECK(cold(victim) == n);
+        CHECK(victim.p->asked == std::min<std::size_t>(n, 3));
+        // Thieves leave less than there was, and somebody else comes.
+        const bool stolen = runqsteal(thief.p, victim.p, false) != nullptr;
+        runqput(victim.p, gs[10], false);
+        CHECK(cold(thief) == (stolen ? n - n / 2 - 1 : 0));
+        for (std::size_t i = cold(thief); thief.get() != nullptr;) {
+            CHECK(cold(thief) == --i);
+            CHECK((i == 0 || thief.p->asked != 0));
+        }
+        while (victim.get() != nullptr) {
+        }
+        CHECK(victim.p->asked < kAskAtOnce);
+        CHECK(victim.p->cold == 0);
+    }
+}
+
 TEST_CASE("runq: a thief gets the larger half, oldest first") {
     set_procs(2);
     Queue thief, victim;
