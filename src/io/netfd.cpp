@@ -111,12 +111,13 @@ template <class Attempt>
 long NetFd::receive(std::size_t want, const Until* until, Attempt attempt) {
     const Turn turn(*this, Side::kRead, until);
     if (turn.err != 0) return -turn.err;
+    const int fd = sysfd(); // now, as after a wait it has left the cache
     const bool wait_first = drained_ && !is_over(until);
     int err = wait_first ? wait(Side::kRead, until) : rt::poll_reset(desc(), rt::PollMode::kRead);
     if (err != 0) return -err; // and it is as drained as before
     drained_ = false;
     for (;;) {
-        const long n = attempt(sysfd());
+        const long n = attempt(fd);
         if (n >= 0) {
             drained_ = n > 0 && static_cast<std::size_t>(n) < want && family_ != AF_UNIX &&
                        !rt::poll_hangup(desc());
