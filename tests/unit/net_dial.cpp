@@ -3,11 +3,15 @@
 // Dialling: names, several addresses, options; and descriptors that change hands.
 #include <doctest/doctest.h>
 
+#include <atomic>
 #include <chrono>
 #include <cstdio>
 #include <string>
+#include <string_view>
+#include <thread>
 #include <vector>
 
+#include <dlfcn.h>
 #include <netdb.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
@@ -68,7 +72,31 @@ std::string host_name() {
     return name;
 }
 
+// Of the lookups that take their time.
+std::atomic<int> g_lookups = 0;
+std::atomic<int> g_lookups_most = 0;
+
 } // namespace
+
+/// libc's, but for a name server that knows nothing, and says so when 64 have asked and nobody else
+/// does for a while.
+extern "C" int getaddrinfo(const char* node, const char* service, const addrinfo* hints,
+                           addrinfo** found) {
+    if (std::string_view(node).ends_with(".slow.test")) {
+        const int now = ++g_lookups;
+        for (int most = g_lookups_most; most < now;) {
+            if (g_lookups_most.compare_exchange_weak(most, now)) break;
+        }
+        const auto patience = Steady::now() + 500ms;
+        while (g_lookups_most < 64 && Steady::now() < patience) std::this_thread::sleep_for(1ms);
+        std::this_thread::sleep_for(20ms);
+        g_lookups--;
+        return EAI_NONAME;
+    }
+    static const auto libc =
+        reinterpret_cast<decltype(&::getaddrinfo)>(::dlsym(RTLD_NEXT, "getaddrinfo"));
+    return libc(node, service, hints, found);
+}
 
 TEST_CASE("an address that does not answer gets its head start, then the next is tried beside it") {
     on_goroutine([] {
@@ -159,6 +187,27 @@ TEST_CASE("names are looked up, numbers are not") {
         for (int i = 0; i < 200; i++)
             many.push_back(baton::async([&] { return baton::resolve("tcp", name + ":1").size(); }));
         for (auto& f : many) CHECK(f.get() == list.size());
+    });
+}
+
+TEST_CASE("64 names are looked up at once; who waits for a turn may give up") {
+    baton::run([] {
+        std::atomic<int> unknown = 0;
+        std::atomic<int> late = 0;
+        baton::WaitGroup wg;
+        for (int i = 0; i < 200; i++) {
+            wg.go([&, i] {
+                std::error_code ec;
+                const baton::Until until = i % 20 == 0 ? baton::Until(1ms) : baton::Until(30s);
+                CHECK(baton::resolve("tcp", std::to_string(i) + ".slow.test:1", until, ec).empty());
+                late += ec == std::errc::timed_out;
+                unknown += ec == std::error_code(EAI_NONAME, baton::resolve_category());
+            });
+        }
+        wg.wait();
+        CHECK(unknown + late == 200);
+        CHECK(late > 0);
+        CHECK(g_lookups_most == 64);
     });
 }
 
