@@ -40,14 +40,17 @@ long sleeps_in(std::uint32_t tid) noexcept {
     return nr < 0 ? kInFault : nr;
 }
 
-Effort effort_of(std::uint32_t tid) noexcept {
-    Effort effort;
+std::int64_t cpu_ns_of(std::uint32_t tid) noexcept {
     timespec time{};
     // The clock of a thread's CPU time: clock_getres(2).
     constexpr std::uint32_t kPerThread = 4, kScheduled = 2;
     const auto clock = static_cast<std::int32_t>(~tid << 3 | kPerThread | kScheduled);
-    if (raw_syscall(__NR_clock_gettime, clock, &time) == 0)
-        effort.cpu_ns = std::int64_t{time.tv_sec} * 1'000'000'000 + time.tv_nsec;
+    if (raw_syscall(__NR_clock_gettime, clock, &time) != 0) return 0;
+    return std::int64_t{time.tv_sec} * 1'000'000'000 + time.tv_nsec;
+}
+
+Effort effort_of(std::uint32_t tid) noexcept {
+    Effort effort{cpu_ns_of(tid), 0};
     char text[4096];
     const long n = read_file_of(tid, "/status", text, sizeof text);
     if (n <= 0) return effort;

@@ -33,6 +33,8 @@ struct Effort {
     std::uint64_t sleeps = 0;
 };
 [[nodiscard]] Effort effort_of(std::uint32_t tid) noexcept;
+/// The first half of that, for the price of a system call.
+[[nodiscard]] std::int64_t cpu_ns_of(std::uint32_t tid) noexcept;
 
 /// Null if sleeps_in can be relied on: /proc is there, names this thread by the number it knows
 /// itself by (pid namespaces), and may be read. Else one phrase that says what is wrong.

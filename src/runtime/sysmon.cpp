@@ -3,8 +3,10 @@
 // sysmon: a thread without a P that looks after what nobody else notices.
 //
 //   retake     Ps whose M is in the kernel: the floor where there is no probe, else a watchdog
-//   preempt    Gs that have run for 10 ms while others wait; those that do not heed it are sent a
-//              signal, as are Ms that have run as long without their P (preempt.cpp)
+//   preempt    Gs that have run for 10 ms while others wait; those that do not heed it, and had a
+//   CPU
+//              for as long, are sent a signal, as are Ms that have run as long without their P
+//              (preempt.cpp)
 //   netpoll    when no M has polled for 10 ms
 //   trim       idle Ms that were not needed for a while leave
 //   deadlock   when nothing will ever run again the process ends and says why
@@ -23,6 +25,7 @@
 #include "assist/asleep.hpp"
 #include "kernel/clock.hpp"
 #include "kernel/futex.hpp"
+#include "kernel/sleeper.hpp"
 #include "runtime/crash.hpp"
 #include "runtime/hoard.hpp"
 #include "runtime/netpoll.hpp"
@@ -36,12 +39,13 @@ namespace {
 
 constexpr auto kRelaxed = std::memory_order_relaxed;
 constexpr std::int64_t kMaxDelayNs = 10'000'000;
-constexpr std::int64_t kBusyDelayNs = 5'000'000; // while Gs run: how late a slice's begin is seen
-constexpr std::int64_t kLookAgainNs = 2'500'000; // at one that was not seen to compute
-constexpr std::int64_t kHeedNs = 500'000;        // an M that makes runtime calls heeds by then
-constexpr std::int64_t kHogDelayNs = 1'000'000;  // while one does not
-constexpr std::int64_t kTurnNs = 5'000'000;      // how long a P keeps its M while others have none
-constexpr std::int64_t kRareNs = 1'000'000;      // looks so far apart are rare
+constexpr std::int64_t kBusyDelayNs = 5'000'000;   // while Gs run: how late a slice's begin is seen
+constexpr std::int64_t kLookAgainNs = 2'500'000;   // at one that was not seen to compute
+constexpr std::int64_t kHeedNs = 500'000;          // an M that makes runtime calls heeds by then
+constexpr std::int64_t kMostSliceNs = 400'000'000; // of one kept off the CPU
+constexpr std::int64_t kHogDelayNs = 1'000'000;    // while one does not
+constexpr std::int64_t kTurnNs = 5'000'000; // how long a P keeps its M while others have none
+constexpr std::int64_t kRareNs = 1'000'000; // looks so far apart are rare
 constexpr std::int64_t kIdleDelayNs = 100'000'000;
 constexpr std::int64_t kLongIdleNs = 2'000'000'000; // after so long
 constexpr std::int64_t kLongIdleDelayNs = 500'000'000;
@@ -57,7 +61,9 @@ constexpr std::int64_t kScavengeAtOnceNs = 200'000;
 struct Seen {
     std::uint32_t schedtick = 0;
     std::int64_t schedwhen = 0;
-    std::int64_t asked = 0; // when the end of the slice was told; 0: it lasts
+    std::int64_t asked = 0;   // when the end of the slice was told; 0: it lasts
+    std::uint32_t runner = 0; // the thread that has it; 0: not looked at
+    std::int64_t cpu_ns = 0;  // what that had used of a CPU when the slice began
     std::uint32_t syscalltick = 0;
     bool left_behind = false;
 };
@@ -78,8 +84,10 @@ private:
     void look_at_idle(Seen& s, std::int64_t now);
     bool take_from_sleeper(P* p, assist::Word w);
     bool pass_on(P* p, assist::Word w, const assist::Actor& me);
-    bool slice_over(P* p, Seen& s, std::int64_t now);
-    void end_slice(P* p, Seen& s, std::int64_t now);
+    bool slice_over(P* p, Seen& s, assist::Word w, std::int64_t now);
+    void end_slice(P* p, Seen& s, assist::Word w, std::int64_t now);
+    void note_runner(Seen& s, assist::Word w, std::int64_t now);
+    std::int64_t still_due(const Seen& s, assist::Word w, std::int64_t now) const;
     bool long_in_kernel(P* p, Seen& s, assist::Word w, std::int64_t now);
     void trim(std::int64_t now);
     void scavenge(std::int64_t now);
@@ -105,6 +113,13 @@ private:
     bool note_came_ = false;
     bool look_again_ = false; // a wanted P was seen in the kernel for the first time
 };
+
+// Of the thread that has the P.
+std::uint32_t tid_of(assist::Word w) {
+    const M* m = sched.allm[w.owner];
+    // relaxed: a guess; the thread may have gone.
+    return m ? std::atomic_ref(m->rec->tid).load(kRelaxed) : 0;
+}
 
 std::int64_t least_delay() { return sched.tier == Assist::kProbe ? 1'000'000 : 20'000; }
 
@@ -203,15 +218,18 @@ bool Sysmon::retake(std::int64_t now, bool asked) {
 
 // Whether the P's present time slice has lasted 10 ms. Then its holder has been asked to let others
 // run.
-bool Sysmon::slice_over(P* p, Seen& s, std::int64_t now) {
+bool Sysmon::slice_over(P* p, Seen& s, assist::Word w, std::int64_t now) {
     const std::uint32_t tick = p->schedtick.load(kRelaxed); // relaxed: see P::schedtick
     if (tick != s.schedtick) {
         s.schedtick = tick;
         s.schedwhen = now;
         s.asked = 0;
+        s.runner = 0;
+        if (delay_ >= kRareNs) note_runner(s, w, now);
         look_at(now + kForcePreemptNs);
         return false;
     }
+    if (s.runner == 0) note_runner(s, w, now);
     if (now - s.schedwhen < kForcePreemptNs) {
         look_at(s.schedwhen + kForcePreemptNs);
         return false;
@@ -226,7 +244,7 @@ bool Sysmon::slice_over(P* p, Seen& s, std::int64_t now) {
 // A slice is over, and its holder was asked. If it made no runtime call since, and others wait for
 // this very P, it gets the signal. An idle P should have come for those long since: nobody could be
 // started for it (a refused thread), or this is the first look since somebody can.
-void Sysmon::end_slice(P* p, Seen& s, std::int64_t now) {
+void Sysmon::end_slice(P* p, Seen& s, assist::Word w, std::int64_t now) {
     if (npidle().load(kRelaxed) != 0) { // relaxed: a hint; there is a next look
         if (!runqempty(p)) wakep();
         return;
@@ -243,6 +261,10 @@ void Sysmon::end_slice(P* p, Seen& s, std::int64_t now) {
         look_at(s.asked + kHeedNs);
         return;
     }
+    if (const std::int64_t due = still_due(s, w, now); due > 0) {
+        look_at(now + std::max(due, kHeedNs));
+        return;
+    }
     p->attention.fetch_or(kAttnPreempt, kSeqCst);
     if (!preemptone(p)) {
         look_at(now + kLookAgainNs);
@@ -251,10 +273,30 @@ void Sysmon::end_slice(P* p, Seen& s, std::int64_t now) {
     hogs_until_ = now + 2 * kForcePreemptNs;
 }
 
+// Not at the first look if looks are frequent, as it costs 0.6 us: at the second one, of slices
+// that last so long.
+void Sysmon::note_runner(Seen& s, assist::Word w, std::int64_t now) {
+    s.runner = tid_of(w);
+    s.cpu_ns = kernel::cpu_ns_of(s.runner) - (now - s.schedwhen);
+}
+
+// What the thread has yet to get of its slice: a CPU, if other processes want them all. A goroutine
+// that is sent away while it waits for one has done next to nothing, but holds a thread from then
+// on, and a lock in a library perhaps, for which the next one waits and is sent away, until all
+// have begun and none goes on: 200 that fetch by https came to 100 to 215 threads so, of 15 to 21.
+// One that sleeps is not spared: it may do so for what another one that was sent away holds. Nor
+// for ever, as who yields the CPU until something is so hardly uses any.
+std::int64_t Sysmon::still_due(const Seen& s, assist::Word w, std::int64_t now) const {
+    const std::uint32_t tid = tid_of(w);
+    if (tid != s.runner || now - s.schedwhen >= kMostSliceNs) return 0;
+    const std::int64_t due = kForcePreemptNs - (kernel::cpu_ns_of(tid) - s.cpu_ns);
+    return due > 0 && kernel::sleeps_in(tid) == kernel::kAwake ? due : 0;
+}
+
 // Whether a P in the kernel has been there long enough. A G that goes from one call straight into
 // the next shows another tick at each look: the end of its slice is what ends that.
 bool Sysmon::long_in_kernel(P* p, Seen& s, assist::Word w, std::int64_t now) {
-    const bool over = slice_over(p, s, now);
+    const bool over = slice_over(p, s, w, now);
     // relaxed: written by the owner alone; all that matters is whether it moved.
     const std::uint32_t tick = std::atomic_ref(p->rec->syscalltick).load(kRelaxed);
     const bool seen_before = tick == s.syscalltick;
@@ -271,10 +313,10 @@ bool Sysmon::look_at_running(P* p, Seen& s, assist::Word w, std::int64_t now) {
     M* owner = sched.allm[w.owner];
     if (owner && owner->nextp.load(kRelaxed) == p) mwake(owner); // relaxed: repeated next round
     const std::uint32_t tick = s.schedtick;
-    const bool over = slice_over(p, s, now);
+    const bool over = slice_over(p, s, w, now);
     // Looking often, only if no other G has run since the last look.
     if ((tick == s.schedtick || delay_ >= kRareNs) && take_from_sleeper(p, w)) return true;
-    if (over) end_slice(p, s, now);
+    if (over) end_slice(p, s, w, now);
     return false;
 }
 

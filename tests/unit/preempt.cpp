@@ -6,6 +6,7 @@
 // run: procs
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cerrno>
@@ -23,6 +24,7 @@
 
 #include "baton/baton.hpp"
 #include "kernel/build.hpp"
+#include "support/busy.hpp"
 #include "support/procs.hpp"
 
 using namespace std::chrono_literals;
@@ -59,6 +61,12 @@ bool compute_until(const std::atomic<bool>& flag) {
 void compute_for(Clock::duration d) {
     for (const auto until = Clock::now() + d; Clock::now() < until;) {
     }
+}
+
+std::int64_t thread_cpu_ns() {
+    timespec t{};
+    ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return std::int64_t{t.tv_sec} * 1'000'000'000 + t.tv_nsec;
 }
 
 /// This program once more, with a variable set, running one case; what it printed.
@@ -128,6 +136,35 @@ TEST_CASE("preempt: hogs alternate with each other, each on its own thread") {
         CHECK(moved == 0);
         CHECK(turn == hogs * rounds);
     });
+}
+
+// Sent away after 10 ms in which it had 3 of a CPU, each would hold a thread, until all had begun.
+TEST_CASE("preempt: time without a CPU is not counted") {
+    if (!preempted_here()) return;
+    constexpr int kCount = 12;
+    baton::run([] {}); // starting takes long beside those
+    const busy::Processes others(4);
+    int inside = 0, most = 0; // by the mutex
+    baton::run([&] {
+        baton::set_max_procs(2);
+        baton::Mutex mutex;
+        baton::WaitGroup wg;
+        for (int i = 0; i < kCount; i++) {
+            wg.go([&] {
+                mutex.lock();
+                most = std::max(most, ++inside);
+                mutex.unlock();
+                for (const auto end = thread_cpu_ns() + 6'000'000; thread_cpu_ns() < end;) {
+                }
+                mutex.lock();
+                inside--;
+                mutex.unlock();
+            });
+        }
+        wg.wait();
+    });
+    INFO(most << " of " << kCount << " had begun and not ended");
+    CHECK(most <= 4);
 }
 
 TEST_CASE("preempt: floating point and vector registers come back") {
