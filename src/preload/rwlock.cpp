@@ -22,6 +22,8 @@ namespace {
 
 constexpr auto kRelaxed = std::memory_order_relaxed; // each use says why
 
+// So long and so often a goroutine yields its CPU to who has a lock.
+constexpr std::int64_t kYieldNs = 1'000'000;
 constexpr int kYields = 100;
 
 Waiters lock_waiters;
@@ -73,8 +75,10 @@ int lock(pthread_rwlock_t* l, const void* caller, Attempt attempt, Real real) {
     if (rc != EBUSY) return rc;
     if (!is_openssls(caller)) return lock(l, CLOCK_MONOTONIC, nullptr, attempt);
     // Each that blocks makes for a thread more; who has the lock mostly needs but a CPU for a
-    // moment.
-    for (int i = 0; rc == EBUSY && i < kYields; i++) {
+    // moment. But beside other processes a yield may last for all their turns, with the P kept
+    // that who has the lock may be waiting for.
+    const std::int64_t end = deadline_in(kYieldNs);
+    for (int i = 0; rc == EBUSY && i < kYields && now_ns() < end; i++) {
         (void)raw_syscall(SYS_sched_yield);
         rc = attempt(l);
     }
