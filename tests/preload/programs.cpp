@@ -3,8 +3,13 @@
 // The library's symbols, and programs that know nothing of it.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <iterator>
+#include <map>
+#include <set>
+#include <sstream>
 #include <string>
 
 #include <dlfcn.h>
@@ -63,6 +68,32 @@ void check_alike(const std::string& command) {
     INFO(command);
     const std::string plain = output_of(command);
     CHECK(output_of("export LD_PRELOAD=" + hooked::library() + "; " + command) == plain);
+}
+
+// What a program can be linked with: but for the names that stdio's own macros had until 2018.
+TEST_CASE("what libc calls by two names is hooked by both") {
+    Dl_info libc{};
+    REQUIRE(::dladdr(::dlsym(RTLD_NEXT, "getppid"), &libc) != 0);
+    std::istringstream all(output_of(std::string("nm -D --defined-only ") + libc.dli_fname));
+    std::map<std::string, std::set<std::string>> names; // by address
+    for (std::string at, type, name; all >> at >> type >> name;) {
+        const std::size_t version = name.find("@@");
+        if (version != name.npos && name.find("@@GLIBC_PRIVATE") == name.npos &&
+            !name.starts_with("_IO_"))
+            names[at].insert(name.substr(0, version));
+    }
+    const std::set<std::string> hooked(std::begin(kSymbols), std::end(kSymbols));
+    int functions = 0;
+    for (const auto& [at, same] : names) {
+        if (std::none_of(same.begin(), same.end(), [&](auto& n) { return hooked.contains(n); }))
+            continue;
+        functions++;
+        for (const std::string& name : same) {
+            INFO(name);
+            CHECK(hooked.contains(name));
+        }
+    }
+    CHECK(functions > 200);
 }
 
 TEST_CASE("programs without goroutines do as without hooks") {

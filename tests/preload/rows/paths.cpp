@@ -106,6 +106,7 @@ void add_looks(Rows& rows) {
         return result(rc) + std::to_string(st.stx_size);
     });
     add_fs<struct statfs>(rows, "statfs");
+    add_fs<struct statfs>(rows, "__statfs");
     add_fs<struct statfs64>(rows, "statfs64");
     add_fs<struct statvfs>(rows, "statvfs");
     add_fs<struct statvfs64>(rows, "statvfs64");

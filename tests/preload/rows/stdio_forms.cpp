@@ -61,7 +61,19 @@ void add_lines(Rows& rows, const std::vector<const char*>& names, bool fortified
     }
 }
 
-/// scanf and its like, of characters C, "%d".
+/// vfscanf and its like, of characters C, "%d".
+template <class C>
+void add_list_scan(Rows& rows, const C* format, const std::string& name) {
+    const auto of_list = named<int(FILE*, const C*, va_list)>(name.c_str());
+    add_read(rows, name, [=](FILE* f) {
+        int i = 0;
+        const WithList scan = [=](va_list list) { return of_list(f, format, list); };
+        const int n = call_with(&scan, &i);
+        return std::to_string(n) + std::to_string(i);
+    });
+}
+
+/// scanf and its like.
 template <class C>
 void add_scans(Rows& rows, const C* format, const std::vector<const char*>& names) {
     for (const std::string base : names) {
@@ -70,13 +82,7 @@ void add_scans(Rows& rows, const C* format, const std::vector<const char*>& name
             int i = 0;
             return std::to_string(of_file(f, format, &i)) + std::to_string(i);
         });
-        const auto of_list = named<int(FILE*, const C*, va_list)>(("vf" + base).c_str());
-        add_read(rows, "vf" + base, [=](FILE* f) {
-            int i = 0;
-            const WithList scan = [=](va_list list) { return of_list(f, format, list); };
-            const int n = call_with(&scan, &i);
-            return std::to_string(n) + std::to_string(i);
-        });
+        add_list_scan(rows, format, "vf" + base);
         const auto of_stdin = named<int(const C*, ...)>(base.c_str());
         add_stdin(rows, base, [=] {
             int i = 0;
@@ -148,6 +154,7 @@ void add_reads_of_streams(Rows& rows) {
     add_lines<wchar_t>(rows, {"fgetws_unlocked"}, false);
     add_lines<wchar_t>(rows, {"__fgetws_chk", "__fgetws_unlocked_chk"}, true);
     add_scans<char>(rows, "%d", {"scanf"});
+    add_list_scan<char>(rows, "%d", "__vfscanf");
     add_new_scans<char>(rows, "%d", "scanf");
     // From here on standard input is wide.
     add_scans<wchar_t>(rows, L"%d", {"wscanf"});
