@@ -161,7 +161,7 @@ bool any_work(P** its) {
     const std::uint32_t n = procs();
     for (std::uint32_t i = 0; i < n; i++) {
         *its = sched.allp[i];
-        if (has_own_work(*its)) return true;
+        if (has_own_work(*its) && !seen_to(*its)) return true;
     }
     return false;
 }
@@ -177,6 +177,7 @@ bool work_after_all(M* m) {
 // *found.
 bool blocking_poll(M* m, std::int64_t until, G** found) {
     if (sched.lastpoll.exchange(0, kSeqCst) == 0) return false; // another one does
+    if (m->pair) end_pair(m, false);
     sched.poll_until.store(until, kSeqCst);
     unpolled().store(0, kSeqCst);
     // A timer set since first_timer was looked at finds lastpoll 0 and breaks the poll; look again

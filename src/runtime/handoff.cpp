@@ -73,14 +73,14 @@ bool may_take_blocked() {
 }
 
 // Finds an M for new work: an idle P goes to it, or a blocked one.
-bool start_spinning_m() {
+bool start_spinning_m(Where where) {
     P* p = nullptr;
     {
         LockGuard guard(sched.lock);
         if (!sched.gcwaiting.load(kRelaxed)) p = pidleget(); // relaxed: changes under this lock
     }
     if (p) {
-        startm(p, true);
+        startm(p, true, where);
         return true;
     }
     if (!may_take_blocked()) return false;
@@ -128,7 +128,7 @@ void note_taken(P* p, assist::Word seen, By by) {
     sched.handoffs[static_cast<int>(by)].fetch_add(1, kRelaxed);
 }
 
-void wakep() {
+void wakep(Where where) {
     std::atomic_thread_fence(kSeqCst);            // the submitter's barrier (findrunnable.cpp)
     if (nmspinning().load(kRelaxed) != 0) return; // relaxed, and below: after the fence
     if (npidle().load(kRelaxed) == 0 && !may_take_blocked()) {
@@ -142,7 +142,7 @@ void wakep() {
     for (int i = 0; i < kWakeLooks; i++) {
         std::uint32_t none = 0;
         if (!nmspinning().compare_exchange_strong(none, 1)) return;
-        if (start_spinning_m()) return;
+        if (start_spinning_m(where)) return;
         nmspinning().fetch_sub(1, kSeqCst);
         if (npidle().load(kSeqCst) == 0 && !may_take_blocked()) return;
     }

@@ -180,13 +180,19 @@ P* mpark(M* m) {
             P* p = m->nextp.exchange(nullptr, kSeqCst);
             if (m->near != 0) note_stray(m);
             unsteer(m);
+            if (m->pair) end_pair(m, m->spinning);
             return p;
         }
-        if (m->order.load(kSeqCst) != kOrderNone) return nullptr;
+        if (m->order.load(kSeqCst) != kOrderNone) {
+            if (m->pair) end_pair(m, false);
+            return nullptr;
+        }
         // seq_cst: mwake raises park and then looks at asleep; the kernel looks at park after this.
         m->asleep.store(true, kSeqCst);
-        (void)kernel::futex_wait(&m->park, seq);
+        const std::int64_t look = m->pair ? kernel::nanotime() + kPairLookNs : kernel::kForever;
+        const int rc = kernel::futex_wait(&m->park, seq, look);
         m->asleep.store(false, kRelaxed); // relaxed: one wake too many does no harm
+        if (rc == -ETIMEDOUT) look_at_pair(m);
     }
 }
 
@@ -319,9 +325,11 @@ M* mget_spare(std::int32_t least) {
     return most->n.load(kRelaxed) >= least ? pop_idle(*most) : nullptr; // relaxed: as above
 }
 
-void startm(P* p, bool spinning) {
+void startm(P* p, bool spinning, Where where) {
     M* self = getm_or_null();
-    M* m = mget_far(self ? current_cpu(self) : 0);
+    const std::uint32_t cpu = self ? current_cpu(self) : 0;
+    M* m = where == Where::kHere ? pop_idle(idle_on(cpu)) : nullptr;
+    if (!m) m = mget_far(cpu);
     if (!m) {
         if (!start_preempted(p, spinning)) newm(p, spinning);
         return;
@@ -394,6 +402,7 @@ void stopm(M* m, P* watched) {
             p = mpark(m);
         } else if (order == kOrderStandby || (!watched && becomes_standby())) {
             heed_mwanted();
+            if (m->pair) end_pair(m, false);
             p = standby_wait(m);
         } else {
             const std::uint32_t cpu = current_cpu(m);

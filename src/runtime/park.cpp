@@ -120,7 +120,7 @@ void goready(G* gp) {
     if (P* p = current_p()) {
         if (gp->lockedm && ready_locked(p, gp)) return;
         runqput(p, gp, true);
-        if (!only_p() && !watched(p)) wakep();
+        if (!only_p() && !watched(p) && !pair_watched(p)) wakep();
         return;
     }
     {

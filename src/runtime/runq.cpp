@@ -10,11 +10,8 @@
 //   CAS is a store.
 #include <algorithm>
 
-#include <sys/syscall.h>
-
 #include "assist/ownership.hpp"
 #include "kernel/clock.hpp"
-#include "kernel/syscall.hpp"
 #include "runtime/sched.hpp"
 
 namespace baton::rt {
@@ -77,13 +74,13 @@ void runq_is_cold(P* p, std::uint32_t asked) {
 
 void runqput(P* p, G* gp, bool next) {
     if (next) {
-        // relaxed: only the owner makes runnext non-null. acq_rel: hands gp to a thief, and takes
-        // over what the old one's waker wrote.
+        // relaxed: only the owner makes runnext non-null. seq_cst: hands gp to a thief, takes over
+        // what the old one's waker wrote, and is goready's barrier (pair.cpp).
         G* old = p->runnext.load(kRelaxed);
         if (only_p()) {
             p->runnext.store(gp, kRelaxed); // relaxed: nobody else looks
         } else {
-            old = p->runnext.exchange(gp, std::memory_order_acq_rel);
+            old = p->runnext.exchange(gp, kSeqCst);
         }
         if (!old) return;
         gp = old;
@@ -145,19 +142,6 @@ bool runqempty(const P* p) {
     }
 }
 
-namespace {
-
-// Who readies a G mostly parks next, and then its P runs that G at once. The thief sleeps
-// meanwhile, as one who still looks for work, so that nobody is woken in its place. It is the
-// reference's time, of which the kernel makes 55 us; without it two that ready each other are torn
-// apart each 10 us.
-void let_it_run_next() {
-    constexpr timespec kMoment{0, 3000};
-    (void)kernel::raw_syscall(SYS_nanosleep, &kMoment, nullptr);
-}
-
-} // namespace
-
 G* runqsteal(P* p, P* victim, bool runnext_too) {
     const std::uint32_t t = p->runqtail.load(kRelaxed); // relaxed: our own
     for (;;) {
@@ -168,7 +152,9 @@ G* runqsteal(P* p, P* victim, bool runnext_too) {
         if (n == 0) {
             if (!runnext_too) return nullptr;
             G* next = victim->runnext.load(kRelaxed); // relaxed: the CAS below decides
-            if (next && assist::load(*victim->rec).state == shared::P_RUN) let_it_run_next();
+            if (next && assist::load(*victim->rec).state == shared::P_RUN &&
+                runs_next_itself(victim))
+                return nullptr;
             // acq_rel: (A) and (B) at once. relaxed on failure: nothing was had.
             if (next && victim->runnext.compare_exchange_strong(
                             next, nullptr, std::memory_order_acq_rel, kRelaxed))

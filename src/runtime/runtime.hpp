@@ -271,6 +271,8 @@ struct M {
     Patience lingers;            // (findrunnable.cpp)
     bool answered = false;       // a plain thread that is awake, since it last found no work
     G* lockednext = nullptr;     // a switch found it next, another M has to run it
+    P* pair = nullptr;           // whose pair_watcher it is (pair.cpp)
+    std::uint32_t pair_seen = 0; // its unwoken at the last look
     // Parking (mstart.cpp): nextp is set by who hands over a P; park counts wakes and is the futex.
     alignas(64) std::atomic<P*> nextp{nullptr};
     std::atomic<std::uint32_t> park{0};
@@ -363,6 +365,10 @@ struct alignas(64) P {
     std::atomic<std::uint32_t> unsubmitted{0};
     // Slot of an M that passed this P on and is still awake to see to its queue (locked.cpp); 0.
     std::atomic<std::uint32_t> watcher{0};
+    // Slot of an M that looks now and then whether what is readied here also runs; 0. And for how
+    // many nobody was woken meanwhile; only the owner writes that (pair.cpp).
+    std::atomic<std::uint32_t> pair_watcher{0};
+    std::atomic<std::uint32_t> unwoken{0};
     // The ring: the owner writes runqtail, owner and thieves move runqhead by CAS (runq.hpp).
     alignas(64) std::atomic<std::uint32_t> runqhead{0};
     std::atomic<std::uint32_t> runqtail{0};

@@ -39,6 +39,9 @@ inline constexpr std::uint32_t kMaxM = BATON_MAX_M - 1;
 inline constexpr std::int64_t kForcePreemptNs = 10'000'000; // a time slice, as the reference's
 
 /// What a woken M without a P is to do.
+/// Where a woken M had better run: elsewhere than the waker, or where that is about to sleep.
+enum class Where : std::uint8_t { kFar, kHere };
+
 enum MOrder : std::uint32_t { kOrderNone, kOrderStandby, kOrderExit, kOrderReserve };
 
 /// Who moved a P from a blocked M to another, for the counters.
@@ -284,9 +287,27 @@ G* findrunnable(M* m, bool& inherit);
 /// Gets m, which has no P, one: to look for work with, or when it is woken.
 void find_p(M* m);
 
+// ---- pair.cpp ----
+inline constexpr std::int64_t kPairLookNs = 20'000; // how often a pair is looked at
+/// Will the watcher of p's pair see to the G just readied there, as it is the only one?
+bool left_to_watcher(P* p);
+inline bool pair_watched(P* p) {
+    // relaxed: the second look counts.
+    return p->pair_watcher.load(std::memory_order_relaxed) != 0 && left_to_watcher(p);
+}
+/// Is there nothing on p's queue but what its pair's watcher sees to?
+bool seen_to(const P* p);
+/// Is what victim runs next to be left to it? Takes a moment. This M, which looks for work, may be
+/// the watcher after it.
+bool runs_next_itself(P* victim);
+/// m watches its pair no longer. `looks`: it goes on to look for work.
+void end_pair(M* m, bool looks);
+/// The watcher's look, now and then.
+void look_at_pair(M* m);
+
 // ---- mstart.cpp ----
 /// Starts an idle or a new M for p, which the caller holds or has taken off the idle list.
-void startm(P* p, bool spinning);
+void startm(P* p, bool spinning, Where where = Where::kFar);
 /// A new M, which parks; with kOrderReserve in the reserve. False if there may be no more of them
 /// or the kernel refuses its thread. On the template thread, or before there is one.
 bool newosproc(MOrder order = kOrderNone);
@@ -333,7 +354,7 @@ void help_pending(std::uint32_t cpu);
 
 // ---- handoff.cpp ----
 /// Work was published: gets an idle or blocked P running if nobody looks for work. Any thread.
-void wakep();
+void wakep(Where where = Where::kFar);
 /// p's M is about to block for long, or was found blocked and p was taken: p goes to an M that
 /// needs it, or to the idle list. `spin`: or to one that looks for work, if none does.
 void handoffp(P* p, bool spin = true);

@@ -28,6 +28,7 @@ void schedule(M* m) {
         G* gp = m->lockednext;
         m->lockednext = nullptr;
         if (!gp) gp = findrunnable(m, inherit);
+        if (m->pair) end_pair(m, m->spinning);
         if (m->spinning) {
             // Found work: one fewer looks for it, and if that was the last, another must look on
             // our behalf (wakep's other side).

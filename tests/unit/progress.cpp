@@ -11,6 +11,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <cstdio>
 #include <system_error>
 #include <thread>
 
@@ -244,7 +245,7 @@ TEST_CASE("progress: a wait for the network that is to last long ends for a time
     });
 }
 
-// A thief that takes what a P would run next gives it a moment first (runq.cpp).
+// A thief that takes what a P would run next gives it a moment first (pair.cpp).
 TEST_CASE("two that ready each other mostly stay on one thread") {
     static constexpr int kRounds = 20'000;
     static constexpr int kTimes = 5;
@@ -276,6 +277,81 @@ TEST_CASE("two that ready each other mostly stay on one thread") {
         std::sort(moved.begin(), moved.end());
         CAPTURE(moved[kTimes / 2]);
         CHECK(moved[kTimes / 2] < kMost);
+    });
+}
+
+namespace {
+
+/// How often threads were woken, be it for nothing.
+std::uint64_t wakes() {
+    using baton::rt::sched;
+    const baton::rt::LockGuard guard(sched.mlock);
+    std::uint64_t n = 0;
+    for (std::uint32_t slot = 1; slot <= sched.mslots; slot++) n += sched.allm[slot]->park.load();
+    return n;
+}
+
+} // namespace
+
+// Each time the buffer is full or empty one readies the other: some 12,000 times.
+TEST_CASE("a stream between two goroutines does not wake a thread for each burst") {
+#if defined(BATON_TSAN) || defined(BATON_ASAN)
+    std::printf("skip: under a sanitizer a burst takes longer than a thief waits\n");
+#else
+    static constexpr int kValues = 800'000;
+    static constexpr int kTimes = 5;
+    static constexpr std::uint64_t kMost = 60;
+    over_procs([](int) {
+        make_idle_threads();
+        std::array<std::uint64_t, kTimes> woken{};
+        for (std::uint64_t& times : woken) {
+            Chan<int> values(128);
+            WaitGroup receiver;
+            const std::uint64_t before = wakes();
+            receiver.go([&] {
+                for (const int n : values) (void)n;
+            });
+            for (int i = 0; i < kValues; i++) values.send(i);
+            values.close();
+            receiver.wait();
+            times = wakes() - before;
+        }
+        std::sort(woken.begin(), woken.end());
+        CAPTURE(woken[1]); // two of five at least: a burst may be cut short on a busy machine
+        CHECK(woken[1] < kMost);
+    });
+#endif
+}
+
+// Pairs are left alone, but looked at.
+TEST_CASE("who is readied by one of a pair that computes all of a sudden soon runs elsewhere") {
+    static constexpr int kTimes = 20;
+    over_procs([](int procs) {
+        if (procs == 1) return; // it waits for the other's slice to end
+        make_idle_threads();
+        std::array<std::chrono::microseconds, kTimes> took{};
+        for (auto& late : took) {
+            Chan<bool> there, back;
+            std::atomic<bool> ran{false};
+            WaitGroup other;
+            other.go([&] {
+                while (there.recv().value_or(false)) back.send(true);
+                ran.store(true);
+            });
+            for (int i = 0; i < 5'000; i++) {
+                there.send(true);
+                (void)back.recv();
+            }
+            for (int i = 0; i < 3; i++) baton::yield(); // the other one waits to receive
+            const auto start = Clock::now();
+            there.send(false);
+            while (!ran.load() && Clock::now() - start < kLong) __builtin_ia32_pause();
+            late = std::chrono::duration_cast<std::chrono::microseconds>(Clock::now() - start);
+            other.wait();
+        }
+        std::sort(took.begin(), took.end());
+        CAPTURE(took[kTimes * 3 / 4].count());
+        CHECK(took[kTimes * 3 / 4] < 5ms); // a slice is 10
     });
 }
 
