@@ -5,6 +5,7 @@
 //   stream     from one goroutine to another through a buffer of 128
 //   many       from 8 goroutines to 8 others through one buffer of 128
 //   made       a channel with room for one is made, has a value sent and received, and is gone
+// blocked      so many tasks have blocked before (support/block.hpp)
 //
 // Fair to know: tokio has no unbuffered channel; it gets mpsc with room for one, which never waits
 // for the receiver to take the value; and no channel with several receivers: those share it under
@@ -15,6 +16,7 @@
 
 #include "baton/baton.hpp"
 #include "support/bench.hpp"
+#include "support/block.hpp"
 #include "support/clock.hpp"
 
 namespace {
@@ -78,6 +80,7 @@ std::int64_t makes(std::uint64_t n) {
 
 void side(const bench::KeyValues& args) {
     const std::string kind = args.text("kind");
+    bench::block_once(args);
     bench::print_figure("ns_per_op", bench::ns_each(args.number("ms"), [&](std::uint64_t n) {
                             return baton::run([&] {
                                 if (kind == "roundtrip") return round_trips(n);
@@ -97,6 +100,10 @@ void plan(bench::Plan& plan) {
     for (const char* impl : {"baton", "go"})
         plan.add(impl, {{"kind", "made"}, {"procs", "1"}}, {ms},
                  {.env = {std::string("BATON_MAXPROCS=1")}});
+    for (const char* kind : {"roundtrip", "stream"})
+        for (const char* impl : {"baton", "go"})
+            plan.add(impl, {{"kind", kind}, {"procs", "2"}, {"blocked", "30"}}, {ms},
+                     {.env = {"BATON_MAXPROCS=2"}});
 }
 
 } // namespace

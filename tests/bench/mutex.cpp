@@ -6,9 +6,7 @@
 // kind=rwmutex_read  the same for a reader's lock, with nobody who writes
 // kind=rwmutex_mix   the same, but every so many-th lock of each task (write_every) is a writer's;
 //                    of 64 tasks alone
-// blocked            so many tasks have blocked in the kernel before, all at once: there are idle
-//                    threads then, as in any server. In a fresh process there are none, and 64
-//                    tasks run on one processor most of the time
+// blocked            so many tasks have blocked before (support/block.hpp)
 // cpu_ns_each        CPU time of the process over all operations
 //
 // `floor` is what the processor itself takes for a compare-and-exchange and an exchange of a word
@@ -18,22 +16,19 @@
 // Fair to know: nothing is done between the operations, so a lock that lets the holder come back
 // again and again looks best; what that costs those who wait is not seen here. tokio's lock is
 // first come first served, and its readers count on a semaphore; Boost.Fiber has no reader's lock.
-#include <chrono>
 #include <cstdint>
 #include <mutex>
 #include <shared_mutex>
 #include <string>
-#include <thread>
 #include <utility>
 
 #include "baton/baton.hpp"
 #include "support/bench.hpp"
+#include "support/block.hpp"
 #include "support/clock.hpp"
 #include "support/lock_mix.hpp"
 
 namespace {
-
-using namespace std::chrono_literals;
 
 template <class Guard, class Lock>
 std::int64_t measure(std::uint64_t tasks, std::uint64_t n) {
@@ -69,15 +64,6 @@ std::int64_t measure_mix(std::uint64_t tasks, std::uint64_t n, std::uint64_t wri
     });
 }
 
-void block(std::uint64_t tasks) {
-    baton::run([&] {
-        baton::WaitGroup all;
-        for (std::uint64_t t = 0; t < tasks; ++t)
-            all.go([] { baton::blocking([] { std::this_thread::sleep_for(20ms); }); });
-        all.wait();
-    });
-}
-
 std::int64_t work(const bench::KeyValues& args, std::uint64_t tasks, std::uint64_t n) {
     const std::string kind = args.text("kind");
     if (kind == "mutex") return measure<std::unique_lock<baton::Mutex>, baton::Mutex>(tasks, n);
@@ -89,7 +75,7 @@ std::int64_t work(const bench::KeyValues& args, std::uint64_t tasks, std::uint64
 void side(const bench::KeyValues& args) {
     const auto tasks = static_cast<std::uint64_t>(args.number("tasks"));
     baton::run([] {}); // what starting costs is not the lock's
-    block(static_cast<std::uint64_t>(std::stol(args.text("blocked", "0"))));
+    bench::block_once(args);
     double ops = 0;
     const double cpu_us = bench::process_cpu_us();
     bench::print_figure("ns_per_op", bench::ns_each(args.number("ms"), [&](std::uint64_t n) {

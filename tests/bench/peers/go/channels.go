@@ -13,6 +13,9 @@ import (
 // that are made.
 func channels(a args) {
 	kind := a["kind"]
+	if a["blocked"] != "" {
+		blockOnce(int(a.number("blocked")))
+	}
 	if kind == "roundtrip" {
 		thereAndBack(a, false)
 		return
