@@ -12,6 +12,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
+#include <set>
 #include <string>
 #include <system_error>
 #include <thread>
@@ -172,6 +173,17 @@ TEST_CASE("traceback: each park site has a reason of its own") {
         c.send(1);
         (void)full.recv();
     });
+}
+
+TEST_CASE("traceback: no two reasons read alike") {
+    using baton::rt::WaitReason;
+    std::set<std::string> texts;
+    constexpr int kLast = static_cast<int>(WaitReason::kStoppingTheWorld);
+    for (int reason = 1; reason <= kLast; reason++)
+        texts.insert(to_string(static_cast<WaitReason>(reason)));
+    CHECK(texts.size() == kLast);
+    CHECK_FALSE(texts.contains("?"));
+    CHECK_FALSE(texts.contains(""));
 }
 
 TEST_CASE("traceback: a goroutine locked to its thread shows where it waits") {
