@@ -189,7 +189,7 @@ P* mpark(M* m) {
         }
         // seq_cst: mwake raises park and then looks at asleep; the kernel looks at park after this.
         m->asleep.store(true, kSeqCst);
-        const std::int64_t look = m->pair ? kernel::nanotime() + kPairLookNs : kernel::kForever;
+        const std::int64_t look = m->pair ? kernel::nanotime() + m->pair_ns : kernel::kForever;
         const int rc = kernel::futex_wait(&m->park, seq, look);
         m->asleep.store(false, kRelaxed); // relaxed: one wake too many does no harm
         if (rc == -ETIMEDOUT) look_at_pair(m);

@@ -9,7 +9,7 @@
 //
 // So a thief that finds nothing but what P is about to run next sets P's mark, waits a moment, and
 // takes it only if nothing was readied there meanwhile. Else it leaves P alone and goes to sleep,
-// as its watcher: it wakes each kPairLookNs, without a P, and counts what was readied since. While
+// as its watcher: it wakes now and then, without a P, and counts what was readied since. While
 // the mark stands goready wakes nobody for a G that is alone on the queue, and says so in the
 // count. Where too little happens the watcher takes back the mark and has somebody look, as it does
 // when it is given a P, or anything else to do.
@@ -23,14 +23,16 @@
 // If both looked too early the G would wait for as long as the other one computes. The same again
 // for an M that ceases to look for work (any_work) and passes over a marked P.
 //
-// Pairs that take longer than kPairLookNs / kTurns from one to the other are worth a second CPU,
-// as a wake costs half that. Two looks and a moment pass at most until one is parted whose first
-// computes on all of a sudden.
+// Pairs that take longer than kTurnNs from one to the other are worth a second CPU, as a wake costs
+// half that. Two looks and a moment pass at most until one is parted whose first computes on all of
+// a sudden. The looks get rarer, as on a busy machine the watcher may be on the pair's own CPU.
 //
 // Rejected: the moment alone, at each wake (the reference's, of 3 us): a stream through a buffer of
 // 128 made 20,000 futex calls a second, and used 1.3 times the CPU; a pair that exchanges a value
 // each us took 1.1 to 1.3 times as long. That the same G is in place after the moment as a sign
 // that it has not run: of a pair it is half the time.
+#include <algorithm>
+
 #include <sys/syscall.h>
 
 #include "kernel/syscall.hpp"
@@ -41,7 +43,9 @@ namespace baton::rt {
 namespace {
 
 constexpr auto kRelaxed = std::memory_order_relaxed;
-constexpr std::uint32_t kTurns = 2;
+constexpr std::int64_t kTurnNs = 10'000;      // how long one of a pair takes at most
+constexpr std::int64_t kFirstLookNs = 20'000; // then after twice that each time
+constexpr std::int64_t kLookNs = 80'000;
 
 // At most one G waits on p, the next to run, and p has nothing else to do.
 bool only_next(const P* p) {
@@ -77,6 +81,7 @@ bool runs_next_itself(P* victim) {
         std::uint32_t none = 0;
         if (!victim->pair_watcher.compare_exchange_strong(none, m->slot, kSeqCst)) return true;
         m->pair = victim;
+        m->pair_ns = kFirstLookNs;
     }
     m->pair_seen = victim->unwoken.load(kRelaxed); // relaxed, below too: see left_to_watcher
     wait_a_moment();
@@ -100,8 +105,9 @@ void end_pair(M* m, bool looks) {
 
 void look_at_pair(M* m) {
     const std::uint32_t seen = m->pair->unwoken.load(kRelaxed); // relaxed: see left_to_watcher
-    if (seen - m->pair_seen < kTurns) return end_pair(m, false);
+    if ((seen - m->pair_seen) * kTurnNs < m->pair_ns) return end_pair(m, false);
     m->pair_seen = seen;
+    m->pair_ns = std::min(m->pair_ns * 2, kLookNs);
 }
 
 } // namespace baton::rt

@@ -273,6 +273,7 @@ struct M {
     G* lockednext = nullptr;     // a switch found it next, another M has to run it
     P* pair = nullptr;           // whose pair_watcher it is (pair.cpp)
     std::uint32_t pair_seen = 0; // its unwoken at the last look
+    std::int64_t pair_ns = 0;    // until the next one
     // Parking (mstart.cpp): nextp is set by who hands over a P; park counts wakes and is the futex.
     alignas(64) std::atomic<P*> nextp{nullptr};
     std::atomic<std::uint32_t> park{0};

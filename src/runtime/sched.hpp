@@ -288,7 +288,6 @@ G* findrunnable(M* m, bool& inherit);
 void find_p(M* m);
 
 // ---- pair.cpp ----
-inline constexpr std::int64_t kPairLookNs = 20'000; // how often a pair is looked at
 /// Will the watcher of p's pair see to the G just readied there, as it is the only one?
 bool left_to_watcher(P* p);
 inline bool pair_watched(P* p) {
