@@ -3,9 +3,8 @@
 // sysmon: a thread without a P that looks after what nobody else notices.
 //
 //   retake     Ps whose M is in the kernel: the floor where there is no probe, else a watchdog
-//   preempt    Gs that have run for 10 ms while others wait; those that do not heed it, and had a
-//   CPU
-//              for as long, are sent a signal, as are Ms that have run as long without their P
+//   preempt    Gs that have run for 10 ms while others wait; those that had a CPU for as long and
+//              do not heed it are sent a signal, as are Ms that have run as long without their P
 //              (preempt.cpp)
 //   netpoll    when no M has polled for 10 ms
 //   trim       idle Ms that were not needed for a while leave
