@@ -155,6 +155,7 @@ PRELUDE := $(if $(findstring clang,$(CXX)),,$(BUILD)/obj/tests/support/prelude.h
 $(TEST_OBJ) $(HOOK_OBJ) $(ROW_OBJ) $(TEST_AID) $(PRELUDE): OPT = -O1 -g1
 $(filter %/traceback.o %/traceback_makers.o,$(TEST_OBJ)): OPT = -O1 -g
 ifneq ($(PRELUDE),)
+$(PRELUDE): Makefile | $(BUILD)/.packages
 $(TEST_OBJ) $(HOOK_OBJ) $(ROW_OBJ): $(PRELUDE)
 $(TEST_OBJ) $(HOOK_OBJ) $(ROW_OBJ): private FLAGS += -I$(BUILD)/obj/tests \
                                                      -include support/prelude.hpp
