@@ -69,7 +69,8 @@ namespace {
 constexpr std::uint32_t kReadersWait = 1u << detail::kLockBits; // changed with their queue held
 constexpr std::uint32_t kBiased = kReadersWait << 1; // the word is not all: read_bias.hpp
 constexpr std::uint32_t kSpread = kBiased << 1;      // nor now: read_spread.hpp
-constexpr std::uint32_t kParked = kSpread << 1;      // the writer, until the last reader leaves
+// The writer, until the last reader leaves; and while it adds up those of a bias (end_bias).
+constexpr std::uint32_t kParked = kSpread << 1;
 constexpr std::uint32_t kOneReader = kParked << 1;
 // hint_: how to count, below until when there is to be no bias.
 constexpr std::uint32_t kMeetings = 64; // one in so many is worth a look at the clock
