@@ -9,8 +9,8 @@
 //
 // Fair to know: tokio has no unbuffered channel; it gets mpsc with room for one, which never waits
 // for the receiver to take the value; and no channel with several receivers: those share it under
-// its mutex. Boost.Fiber has unbuffered_channel and buffered_channel. Go's is gone when its
-// collector says so.
+// its mutex. Boost.Fiber has unbuffered_channel and buffered_channel. What is made in
+// Go is gone when its collector comes by.
 #include <atomic>
 #include <cstdint>
 
