@@ -130,13 +130,15 @@ int wait_child(pid_t pid, const Until& until, std::error_code& ec) {
     }
     int err = 0;
     const std::unique_ptr<ParkFd> fd = park(static_cast<int>(pidfd), &err);
-    if (fd) err = fd->wait_ready(ParkFd::Side::kRead, &until);
-    if (err == 0) {
-        const long rc = raw_syscall(__NR_wait4, pid, &status, WNOHANG, nullptr);
-        // Ended and there is nothing to reap: another has, or it is nobody's child of ours.
-        if (rc <= 0) err = rc == 0 ? ECHILD : static_cast<int>(-rc);
+    // Looked at first: the end of a process that is no child of ours would be told of as well.
+    const auto reap = [&] { return raw_syscall(__NR_wait4, pid, &status, WNOHANG, nullptr); };
+    long rc = fd ? reap() : 0;
+    if (fd && rc == 0) {
+        err = fd->wait_ready(ParkFd::Side::kRead, &until);
+        if (err == 0) rc = reap();
+        if (err == 0 && rc == 0) err = ECHILD; // another has reaped it
     }
-    ec = error_of(err);
+    ec = error_of(rc < 0 ? static_cast<int>(-rc) : err);
     return status;
 }
 
