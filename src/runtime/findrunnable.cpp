@@ -13,7 +13,9 @@
 //     nmspinning == 0?  then wake a P              any queue non-empty?  then spin again
 //
 // If both looked too early, each would have seen the other's store: the G cannot be left with all
-// Ms asleep. The same shape once more for needspinning:
+// Ms asleep. The same shape once more for needspinning, also where the last look finds work and no
+// P for it (pidleget_spinning): an M that does not spin, as somebody does, may give one up just
+// then.
 //
 //     a submitter that sees no idle P              an M that goes idle without having spun
 //     ------------------------------              ---------------------------------------
@@ -146,7 +148,7 @@ bool take_idle(M* m, bool spin, P* wanted = nullptr) {
     {
         LockGuard guard(sched.lock);
         if (sched.gcwaiting.load(kRelaxed)) return false; // relaxed: changes under this lock
-        p = pidleget(wanted);
+        p = spin ? pidleget_spinning(wanted) : pidleget(wanted);
     }
     if (!p) return false;
     assist::hand_over(*p->rec, static_cast<std::uint16_t>(m->slot));

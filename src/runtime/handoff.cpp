@@ -72,6 +72,21 @@ bool may_take_blocked() {
            kernel::nanotime() >= sched.submitter_takes_ns.load(kRelaxed);
 }
 
+// Is there no P for new work? Then whoever goes idle next is to look for it.
+bool left_to_who_idles() {
+    // seq_cst, and below: the second shape in findrunnable.cpp.
+    if (npidle().load(kSeqCst) != 0 || may_take_blocked()) return false;
+    if (sched.needspinning.load(kRelaxed)) return true; // relaxed: still set, not yet heeded
+    sched.needspinning.store(true, kSeqCst);
+    return npidle().load(kSeqCst) == 0;
+}
+
+void put_back(M* m, std::uint32_t cpu) {
+    m->near = 0;
+    unsteer(m);
+    mput(m, cpu);
+}
+
 // Finds an M for new work: an idle P goes to it, or a blocked one.
 bool start_spinning_m(Where where) {
     P* p = nullptr;
@@ -130,21 +145,16 @@ void note_taken(P* p, assist::Word seen, By by) {
 
 void wakep(Where where) {
     std::atomic_thread_fence(kSeqCst);            // the submitter's barrier (findrunnable.cpp)
-    if (nmspinning().load(kRelaxed) != 0) return; // relaxed, and below: after the fence
-    if (npidle().load(kRelaxed) == 0 && !may_take_blocked()) {
-        if (sched.needspinning.load(kRelaxed)) return; // relaxed: still set, not yet heeded
-        sched.needspinning.store(true, kSeqCst);
-        if (npidle().load(kSeqCst) == 0) return; // seq_cst: the second shape in findrunnable.cpp
-    }
+    if (nmspinning().load(kRelaxed) != 0) return; // relaxed: after the fence
     // The probe raises nblocked, marks the word, and then looks at nmspinning: it may have seen our
-    // claim while we saw the word unmarked. So a claim given back in vain is followed by another
-    // look.
-    for (int i = 0; i < kWakeLooks; i++) {
+    // claim while we saw the word unmarked. An M that is about to give up its P may have seen it,
+    // too. So a claim given back in vain is followed by another look, and only then is whoever goes
+    // idle told to look (the reference does that first, under sched.lock).
+    for (int i = 0; i < kWakeLooks && !left_to_who_idles(); i++) {
         std::uint32_t none = 0;
         if (!nmspinning().compare_exchange_strong(none, 1)) return;
         if (start_spinning_m(where)) return;
         nmspinning().fetch_sub(1, kSeqCst);
-        if (npidle().load(kSeqCst) == 0 && !may_take_blocked()) return;
     }
 }
 
@@ -172,6 +182,14 @@ void handoffp(P* p, bool spin) {
     }
 }
 
+void give_back_claim() {
+    nmspinning().fetch_sub(1, kSeqCst);
+    sched.needspinning.store(true, kSeqCst); // the second shape in findrunnable.cpp
+    if (npidle().load(kSeqCst) == 0) return;
+    sched.retake_now.store(true, kSeqCst);
+    wake_sysmon();
+}
+
 P* take_any(M* m, P* old) {
     if (old) {
         const assist::Word seen = assist::load(*old->rec);
@@ -188,15 +206,12 @@ P* take_any(M* m, P* old) {
 P* take_blocked_with_work(M* m) { return take_blocked(m, false); }
 
 bool hand_blocked(P* p, assist::Word seen, const assist::Actor& me, std::uint32_t cpu, By by) {
-    bool spin = false;
-    if (!has_work(p)) {
-        std::uint32_t none = 0;
-        if (!nmspinning().compare_exchange_strong(none, 1)) return false;
-        spin = true;
-    }
     M* m = mget_near(cpu);
-    if (!m) {
-        if (spin) nmspinning().fetch_sub(1, kSeqCst);
+    if (!m) return false;
+    const bool spin = !has_work(p);
+    std::uint32_t none = 0;
+    if (spin && !nmspinning().compare_exchange_strong(none, 1)) {
+        put_back(m, cpu);
         return false;
     }
     // The new owner is named in the one store that takes the P: were the understudy to own it for a
@@ -212,10 +227,8 @@ bool hand_blocked(P* p, assist::Word seen, const assist::Actor& me, std::uint32_
     } else {
         name_next(m, nullptr);
         m->spinning = false;
-        if (spin) nmspinning().fetch_sub(1, kSeqCst);
-        m->near = 0;
-        unsteer(m);
-        mput(m, cpu);
+        put_back(m, cpu);
+        if (spin) give_back_claim();
     }
     here.pending.store(0, kSeqCst);
     return taken;

@@ -216,7 +216,7 @@ bool start_preempted(P* p, bool spinning) {
         if (!sched.gcwaiting.load(kRelaxed)) gp = globrunqget_preempted();
     }
     if (!gp) return false;
-    if (spinning) nmspinning().fetch_sub(1, kSeqCst);
+    if (spinning) give_back_claim();
     want_m();
     next_slice(p);
     give_p(gp->lockedm, p);

@@ -279,6 +279,8 @@ void account_handoff(P* p);
 /// sched.lock held.
 void pidleput(P* p);
 P* pidleget(P* wanted = nullptr);
+/// The same for work that was found. If there is none, whoever gives one up next looks for it.
+P* pidleget_spinning(P* wanted = nullptr);
 /// Puts a list of runnable Gs where Ms will find them, and starts Ms for them. Any thread.
 void injectglist(GList& list);
 
@@ -354,6 +356,9 @@ void help_pending(std::uint32_t cpu);
 // ---- handoff.cpp ----
 /// Work was published: gets an idle or blocked P running if nobody looks for work. Any thread.
 void wakep(Where where = Where::kFar);
+/// A claim to look for work (nmspinning) was in vain: who queued a G meanwhile has left it to the M
+/// that was to look. Takes no lock, for the understudies' sake.
+void give_back_claim();
 /// p's M is about to block for long, or was found blocked and p was taken: p goes to an M that
 /// needs it, or to the idle list. `spin`: or to one that looks for work, if none does.
 void handoffp(P* p, bool spin = true);

@@ -138,9 +138,13 @@ void Sysmon::run() {
         scavenge(now);
         if (sched.probe && !sched.has_standby.load(kRelaxed)) appoint_standby(); // relaxed: a hint
         if (m_to_be_had()) heed_mwanted();
-        // Work in the global queue and a P nobody could be started for (a refused thread).
-        if (runqsize().load(kRelaxed) != 0 && npidle().load(kRelaxed) != 0)
-            wakep(); // relaxed: hint
+        // Work in the global queue and a P nobody could be started for (a refused thread); or an
+        // understudy's claim (give_back_claim). relaxed: hints.
+        if ((runqsize().load(kRelaxed) != 0 || sched.needspinning.load(kRelaxed)) &&
+            npidle().load(kRelaxed) != 0) {
+            sched.needspinning.store(false, kSeqCst); // before the wake: it may be said again there
+            wakep();
+        }
     }
 }
 

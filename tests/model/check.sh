@@ -1,7 +1,7 @@
 #!/bin/bash
-# Checks the models of who owns a P (ownership.pml), a mutex's bias (mutex_bias.pml) and where a
-# RWMutex counts its readers (rwmutex.pml) with spin: that they hold, and that they fail when any of
-# their rules is dropped.
+# Checks the models of who owns a P (ownership.pml), a mutex's bias (mutex_bias.pml), where a
+# RWMutex counts its readers (rwmutex.pml) and who is woken for a G (wakep.pml) with spin: that they
+# hold, and that they fail when any of their rules is dropped.
 #
 #   check.sh [--quick | --full]
 #
@@ -38,7 +38,7 @@ noprobe="$(config 3 3 1 0 2 0) -DNOPROBE"
 sleepers="$(config 3 3 0 1 2 0) -DNOPROBE -DSLEEPERS"
 takers="$(config 4 3 0 1 1 0) -DNOPROBE -DSLEEPERS"
 
-model=ownership # or mutex_bias, rwmutex
+model=ownership # or mutex_bias, rwmutex, wakep
 
 # search NAME DEFINES CFLAGS [PAN OPTION...]: leaves the output in $build/NAME/out
 search() {
@@ -193,6 +193,25 @@ else
         case $rule in
         NO_ELSEWHERE | NO_SAY_DRAINING) fails $rule "-DBIASES=1 -DSLOTS=1" ;;
         *) fails $rule "-DWRITES=3" ;;
+        esac
+    done
+fi
+
+model=wakep
+understudy="-DTURNS=1 -DUNDERSTUDY"
+if [ $mode = --quick ]; then
+    holds wakes "-DTURNS=2" "no G is forgotten, 2 turns, 2 other Ms"
+    holds wakes2 "$understudy" "no G is forgotten, an understudy"
+else
+    holds wakes "-DTURNS=3 -DELSEWHERE=2" "no G is forgotten, 3 turns, 2 other Ms"
+    holds wakes2 "$understudy" "no G is forgotten, an understudy"
+    holds wakes3 "-DTURNS=2 -DNIDLE=2" "no G is forgotten, 2 idle Ps"
+    holds wakes4 "-DTURNS=1 -DNIDLE=2 -DNM=3" "no G is forgotten, 2 idle Ps, 3 other Ms"
+    for rule in $(rules wakep.pml); do
+        case $rule in
+        NO_GIVEN) fails $rule "-DTURNS=2 -DNIDLE=2" ;;
+        NO_NEED_VAIN | NO_SYSMON) fails $rule "$understudy" ;;
+        *) fails $rule "-DTURNS=3" ;;
         esac
     done
 fi
