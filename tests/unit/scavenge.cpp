@@ -122,7 +122,7 @@ TEST_CASE("scavenge: stacks of other sizes go back too") {
 
 TEST_CASE("scavenge: beside goroutines that run memory goes back too, and what is in use stays") {
     constexpr int kGoroutines = 12'000;
-    constexpr auto kLongest = 20s;
+    constexpr auto kLongest = 40s;
     burst(100, 8 << 10);
     const long goal = rss() + rss() / 10 + 16 * kMiB;
     const long most = burst(kGoroutines, 8 << 10);
@@ -162,8 +162,10 @@ TEST_CASE("scavenge: beside goroutines that run memory goes back too, and what i
 #else
     CHECK(most > goal + 4'000L * (8 << 10));
     std::printf("%d goroutines: back after %.1f s\n", kGoroutines, took.count());
-    // 200,000 within a minute are these in 4 s; until they count as idle it takes two.
-    CHECK(took < 8s);
+    // 200,000 within a minute are these in 4 s; until they count as idle it takes two. But the CPU
+    // time for it is bounded, and a virtual machine's may need 50 us to take a stack from both
+    // CPUs.
+    CHECK(took < kLongest);
 #endif
 }
 
