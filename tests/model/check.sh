@@ -200,8 +200,8 @@ fi
 model=wakep
 understudy="-DTURNS=1 -DUNDERSTUDY"
 if [ $mode = --quick ]; then
-    holds wakes "-DTURNS=2" "no G is forgotten, 2 turns, 2 other Ms"
-    holds wakes2 "$understudy" "no G is forgotten, an understudy"
+    holds wakes "-DTURNS=2 -DELSEWHERE=0" "no G is forgotten, 2 turns"
+    holds wakes2 "$understudy -DELSEWHERE=0" "no G is forgotten, an understudy"
 else
     holds wakes "-DTURNS=3 -DELSEWHERE=2" "no G is forgotten, 3 turns, 2 other Ms"
     holds wakes2 "$understudy" "no G is forgotten, an understudy"
