@@ -35,8 +35,6 @@
 #define ELSEWHERE 1
 #endif
 
-#define OWNER 0 /* the others are 1 to NM */
-
 /* the P */
 bool runnext;
 byte ring, unwoken;
