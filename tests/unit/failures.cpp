@@ -7,6 +7,7 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <cstdio>
@@ -17,6 +18,7 @@
 #include <system_error>
 #include <vector>
 
+#include <malloc.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -367,13 +369,15 @@ TEST_CASE("failures: threads refused later cost one line; the work waits for tho
 namespace {
 
 void limit_memory() {
+    ::mallopt(M_ARENA_MAX, 1); // or a thread that allocates for the first time wants room for one
     std::ifstream statm("/proc/self/statm");
     rlim_t pages = 0;
     statm >> pages;
     limit(RLIMIT_AS, pages * static_cast<rlim_t>(getpagesize()) + (8 << 20));
 }
 
-/// Goroutines that wait at a gate, as many as there is memory for.
+/// Goroutines that wait at a gate, as many as there is memory for, but for a little that malloc
+/// has.
 struct Crowd {
     Chan<int> gate;
     std::atomic<int> ended{0};
@@ -382,6 +386,8 @@ struct Crowd {
     std::error_code why; // no more
 
     Crowd() {
+        const auto little = std::make_unique<std::array<char, 64 << 10>>();
+        asm volatile("" : : "r"(little.get())); // or it might be left out
         while (!why && started < 20'000) {
             try {
                 wg.go([this] {
