@@ -139,11 +139,13 @@ private:
     }
     /// An M with a P; not who waits and finds that a timer is due, nor sysmon.
     static bool looks_for_work(std::uint32_t tid) {
+        constexpr auto kRelaxed = std::memory_order_relaxed; // it is held in its call
+        const rt::LockGuard guard(rt::sched.mlock);
         for (std::uint32_t slot = 1; slot <= rt::sched.mslots; slot++) {
-            const baton::shared::m_rec& rec = rt::sched.records.m[slot];
-            if (rec.tid == tid)
-                return rec.state == baton::shared::M_RUNTIME ||
-                       rec.state == baton::shared::M_SPINNING;
+            baton::shared::m_rec& rec = rt::sched.records.m[slot];
+            if (std::atomic_ref(rec.tid).load(kRelaxed) != tid) continue;
+            const auto state = std::atomic_ref(rec.state).load(kRelaxed);
+            return state == baton::shared::M_RUNTIME || state == baton::shared::M_SPINNING;
         }
         return false;
     }
