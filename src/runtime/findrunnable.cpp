@@ -23,6 +23,8 @@
 //     full barrier                                 full barrier
 //     an idle P after all?  then wake it           needspinning?  then take a P and spin
 //
+// A Spin model holds these, and the pairs of pair.cpp, to be needed (tests/model/wakep.pml).
+//
 // And an M that finds nothing looks for a blocked P with work before it sleeps (the scan): under
 // saturation most handoffs happen there, for nothing.
 #include <immintrin.h>
@@ -140,6 +142,14 @@ std::int64_t first_timer() {
         if (when != 0 && (first == 0 || when < first)) first = when;
     }
     return first;
+}
+
+// As pidleget, for work that was found: if there is none, whoever gives one up next looks for it.
+// sched.lock held, as by who does.
+P* pidleget_spinning(P* wanted) {
+    P* p = pidleget(wanted);
+    if (!p) sched.needspinning.store(true, kSeqCst); // see the head
+    return p;
 }
 
 // An idle P to go on with, if there is one: `wanted` if that is one.

@@ -21,7 +21,8 @@
 //     p->pair_watcher == 0?  then wakep      p's queue not empty?  then wakep
 //
 // If both looked too early the G would wait for as long as the other one computes. The same again
-// for an M that ceases to look for work (any_work) and passes over a marked P.
+// for an M that ceases to look for work (any_work) and passes over a marked P. (A Spin model of it:
+// tests/model/wakep.pml.)
 //
 // Pairs that take longer than kTurnNs from one to the other are worth a second CPU, as a wake costs
 // half that. Two looks and a moment pass at most until one is parted whose first computes on all of

@@ -279,8 +279,6 @@ void account_handoff(P* p);
 /// sched.lock held.
 void pidleput(P* p);
 P* pidleget(P* wanted = nullptr);
-/// The same for work that was found. If there is none, whoever gives one up next looks for it.
-P* pidleget_spinning(P* wanted = nullptr);
 /// Puts a list of runnable Gs where Ms will find them, and starts Ms for them. Any thread.
 void injectglist(GList& list);
 

@@ -112,13 +112,6 @@ P* pidleget(P* wanted) {
     return p;
 }
 
-// As the reference's pidlegetSpinning. sched.lock held, as by who puts a P there.
-P* pidleget_spinning(P* wanted) {
-    P* p = pidleget(wanted);
-    if (!p) sched.needspinning.store(true, kSeqCst); // the second shape in findrunnable.cpp
-    return p;
-}
-
 void injectglist(GList& list) {
     if (list.empty()) return;
     P* p = current_p();
