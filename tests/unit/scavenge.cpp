@@ -4,6 +4,7 @@
 // run: tiers
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstdio>
@@ -12,6 +13,7 @@
 #include <string>
 #include <thread>
 
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "baton/baton.hpp"
@@ -47,6 +49,24 @@ long available() {
     asm volatile("" : : "r"(frame) : "memory");
     if (bytes > sizeof frame) touch(bytes - sizeof frame);
     asm volatile("" : : "r"(frame) : "memory");
+}
+
+/// What it takes a thread to give the memory of one stack back, beside others of this process that
+/// run: on a virtual machine mostly until the other CPUs have forgotten it.
+Clock::duration cost_of_a_stack() {
+    constexpr std::size_t kStack = 64 << 10, kStacks = 1000;
+    void* at = ::mmap(nullptr, kStack * kStacks, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    REQUIRE(at != MAP_FAILED);
+    char* const stacks = static_cast<char*>(at);
+    for (std::size_t end = kStack; end <= kStack * kStacks; end += kStack)
+        std::memset(stacks + end - (8 << 10), 1, 8 << 10);
+    const auto start = Clock::now();
+    for (std::size_t i = 0; i < kStacks; i++)
+        (void)::madvise(stacks + i * kStack, kStack, MADV_DONTNEED);
+    const auto took = Clock::now() - start;
+    ::munmap(at, kStack * kStacks);
+    return took / kStacks;
 }
 
 /// So many at once, each using so much of its stack; the most memory that was resident.
@@ -128,13 +148,14 @@ TEST_CASE("scavenge: beside goroutines that run memory goes back too, and what i
     const long most = burst(kGoroutines, 8 << 10);
     std::atomic<int> wrong{0};
     std::atomic<bool> stop{false};
-    std::chrono::duration<double> took{0};
+    std::chrono::duration<double> took{0}, each{0};
     baton::run([&] {
         WaitGroup busy;
         for (int i = 0; i < 2 * max_procs(); i++)
             busy.go([&] {
                 while (!stop.load()) yield();
             });
+        blocking([&] { each = cost_of_a_stack(); });
         // A steady to and fro needs its stacks every time: they are the ones that stay.
         const auto start = Clock::now();
         while (took < 2500ms || (rss() > goal && took < kLongest)) {
@@ -162,10 +183,11 @@ TEST_CASE("scavenge: beside goroutines that run memory goes back too, and what i
 #else
     CHECK(most > goal + 4'000L * (8 << 10));
     std::printf("%d goroutines: back after %.1f s\n", kGoroutines, took.count());
-    // 200,000 within a minute are these in 4 s; until they count as idle it takes two. But the CPU
-    // time for it is bounded, and a virtual machine's may need 50 us to take a stack from both
-    // CPUs.
-    CHECK(took < kLongest);
+    // 200,000 within a minute are these in 4 s; until they count as idle it takes two. But 4 % of a
+    // CPU is all there is for it, and sysmon has to wait for one.
+    const auto least = each * kGoroutines * 25;
+    std::printf("%.1f us for a stack, so not before %.1f s\n", each.count() * 1e6, least.count());
+    CHECK(took < std::max<std::chrono::duration<double>>(8s, 4s + 3 * least));
 #endif
 }
 
