@@ -368,14 +368,15 @@ TEST_CASE("child: follows its cpuset" * doctest::skip()) {
         return;
     }
     Loaded loaded;
-    // What has been steered once is bound to what it was let go to then. Without the probe that may
-    // take long: beside other processes understudies get no CPU.
-    if (assist_tier() == Assist::kProbe) {
-        CHECK(eventually([] {
+    // What has been steered once is bound to what it was let go to then.
+    if (assist_tier() != Assist::kSysmon) {
+        const bool steered = eventually([] {
             rt::LockGuard guard(rt::sched.mlock);
             return std::any_of(rt::sched.allm, std::end(rt::sched.allm),
                                [](const rt::M* m) { return m && m->cpus.load(); });
-        }));
+        });
+        CHECK((steered || assist_tier() == Assist::kUnderstudy));
+        if (!steered) std::printf("skip: no M was steered: the understudy got no CPU\n");
     }
     CHECK(max_procs() == 1);
     std::string list;
