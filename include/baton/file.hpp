@@ -4,8 +4,9 @@
 //
 // Reads and writes go to the kernel's io_uring where it has one; what is in the page cache is read
 // at once. All else is a call that may block its thread: the processor passes to another one
-// meanwhile, and BATON_FILE_THREADS says how many there may be at once, so that a slow disk does
-// not make threads without end; who comes then waits for its turn.
+// meanwhile, and BATON_FILE_THREADS says how many may wait for a disk at once, so that a slow one
+// does not make threads without end; who comes then waits for its turn. Who waits for another's
+// doing takes none: for a pipe, or in sendfile to a socket that blocks.
 //
 // Each call has a throwing form (std::system_error) and one that fills a std::error_code. Any
 // thread may make any call; a plain thread, or a goroutine inside baton::blocking, simply makes the

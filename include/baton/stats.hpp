@@ -37,7 +37,7 @@ struct Stats {
                                    ///< did not allow it: work waits
     std::uint64_t file_requests;   ///< given to the kernel's rings and not done yet, now
     std::uint64_t file_calls;      ///< calls on files that may block their threads, now
-    std::uint64_t file_threads;    ///< how many of those there may be: BATON_FILE_THREADS
+    std::uint64_t file_threads;    ///< how many of those may wait for a disk: BATON_FILE_THREADS
     std::uint64_t handoffs;        ///< Ps taken from blocked threads and run by others
     std::uint64_t handoffs_understudy;
     std::uint64_t handoffs_scan;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Calls on paths, and from one descriptor to another.
+// Calls on paths.
 #include "baton/file.hpp"
 
 #include "file/call.hpp"
@@ -10,53 +10,6 @@ namespace baton {
 using detail::error_of_result;
 using detail::file_call;
 using detail::throw_if;
-
-namespace {
-
-constexpr auto kNoTurn = rt::FileCall::Turn::kNone;
-
-std::size_t moved(long result, std::error_code& ec) {
-    ec = error_of_result(result);
-    return result < 0 ? 0 : static_cast<std::size_t>(result);
-}
-
-} // namespace
-
-std::size_t copy_file_range(int from, std::int64_t* from_at, int to, std::int64_t* to_at,
-                            std::size_t size, std::error_code& ec) {
-    return moved(file_call(__NR_copy_file_range, from, from_at, to, to_at, size, 0), ec);
-}
-std::size_t copy_file_range(int from, std::int64_t* from_at, int to, std::int64_t* to_at,
-                            std::size_t size) {
-    std::error_code ec;
-    const std::size_t n = copy_file_range(from, from_at, to, to_at, size, ec);
-    throw_if(ec, "copy_file_range");
-    return n;
-}
-
-// These two may wait for who reads or fills a pipe.
-std::size_t sendfile(int to, int from, std::int64_t* from_at, std::size_t size,
-                     std::error_code& ec) {
-    return moved(file_call<kNoTurn>(__NR_sendfile, to, from, from_at, size), ec);
-}
-std::size_t sendfile(int to, int from, std::int64_t* from_at, std::size_t size) {
-    std::error_code ec;
-    const std::size_t n = sendfile(to, from, from_at, size, ec);
-    throw_if(ec, "sendfile");
-    return n;
-}
-
-std::size_t splice(int from, std::int64_t* from_at, int to, std::int64_t* to_at, std::size_t size,
-                   unsigned flags, std::error_code& ec) {
-    return moved(file_call<kNoTurn>(__NR_splice, from, from_at, to, to_at, size, flags), ec);
-}
-std::size_t splice(int from, std::int64_t* from_at, int to, std::int64_t* to_at, std::size_t size,
-                   unsigned flags) {
-    std::error_code ec;
-    const std::size_t n = splice(from, from_at, to, to_at, size, flags, ec);
-    throw_if(ec, "splice");
-    return n;
-}
 
 struct statx stat(const std::string& path, int flags, std::error_code& ec) {
     struct statx st {};

@@ -293,32 +293,6 @@ TEST_CASE("a forked child has rings of its own, and leaves its parent's alone") 
     });
 }
 
-TEST_CASE("who waits in splice for a pipe keeps nobody from files") {
-    over_procs([](int) {
-        const Scratch scratch;
-        File to = File::open(scratch / "to", O_WRONLY | O_CREAT | O_APPEND);
-        Pipe pipe;
-        const int n = static_cast<int>(baton::stats().file_threads);
-        std::error_code ec;
-        baton::splice(pipe.in.fd(), nullptr, to.fd(), nullptr, 1, 0,
-                      ec); // not to a file to append to
-        CHECK(ec == std::errc::invalid_argument);
-        to = File::open(scratch / "to", O_WRONLY);
-        std::atomic<std::size_t> moved = 0;
-        baton::WaitGroup wg;
-        for (int i = 0; i < n; i++)
-            wg.go([&] { moved += baton::splice(pipe.in.fd(), nullptr, to.fd(), nullptr, 1); });
-        while (baton::stats().file_calls < static_cast<std::uint64_t>(n)) baton::yield();
-        baton::WaitGroup other;
-        other.go([&] { CHECK(baton::stat(scratch / "to").stx_size == 0); });
-        CHECK_NOTHROW(other.wait(10s));
-        pipe.out.write(bytes(std::string(static_cast<std::size_t>(n), 'x')));
-        wg.wait();
-        other.wait();
-        CHECK(moved == static_cast<std::size_t>(n));
-    });
-}
-
 TEST_CASE("statistics tell of what is under way") {
     over_procs([](int) {
         Pipe pipe;
