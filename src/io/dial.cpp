@@ -16,6 +16,7 @@
 #include "baton/chan.hpp"
 #include "baton/go.hpp"
 #include "baton/run.hpp"
+#include "baton/semaphore.hpp"
 #include "io/netfd.hpp"
 #include "io/resolve.hpp"
 #include "kernel/clock.hpp"
@@ -32,26 +33,34 @@ using kernel::raw_syscall;
 namespace {
 
 constexpr int kSelfConnectRetries = 3;
+constexpr std::ptrdiff_t kWaitsForRoomMax = 16;
+constexpr std::int64_t kWaitForRoomNs = 50'000'000;
+
+/// How many wait for room with a listener at once, each with a thread.
+Semaphore& waits_for_room() {
+    static Semaphore permits(kWaitsForRoomMax);
+    return permits;
+}
 
 /// A Unix socket whose listener's queue is full answers EAGAIN, and no event will ever tell when
 /// there is room: only a blocking connect waits for it. So that is what we make, announced, and
-/// look at the stop token between short ones.
+/// short ones: the next one has another's turn, and the stop token is looked at between them.
+/// Rejected: looking again and again. Of many who wait all look at once, and one finds room.
 int connect_blocking(int fd, const SocketAddress& to, const Until& until) {
-    constexpr std::int64_t kSliceNs = 50'000'000;
     const long flags = raw_syscall(__NR_fcntl, fd, F_GETFL, 0);
     if (flags < 0) return static_cast<int>(-flags);
     for (;;) {
-        if (const auto end = rt::over(until); end != detail::WaitEnd::kDone)
-            return detail::wait_error(end).value();
-        std::int64_t ns = until.when_ns() - kernel::nanotime();
-        if (until.token().stop_possible()) ns = std::min(ns, kSliceNs);
-        const std::int64_t us = std::max<std::int64_t>(ns / 1000, 1);
-        const bool bounded = until.when_ns() != Until::kNever || until.token().stop_possible();
-        const timeval tv = bounded ? timeval{us / 1'000'000, us % 1'000'000} : timeval{};
+        std::error_code ec;
+        if (!waits_for_room().acquire(until, ec)) return ec.value();
+        const std::int64_t ns = std::min(until.when_ns() - kernel::nanotime(), kWaitForRoomNs);
+        const timeval tv{0, std::max<std::int64_t>(ns / 1000, 1)};
         (void)raw_syscall(__NR_setsockopt, fd, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof tv);
         (void)raw_syscall(__NR_fcntl, fd, F_SETFL, flags & ~O_NONBLOCK);
         const long rc = blocking([&] { return raw_syscall(__NR_connect, fd, &to.sa, to.len); });
+        waits_for_room().release();
         (void)raw_syscall(__NR_fcntl, fd, F_SETFL, flags);
+        if (const auto end = rt::over(until); end != detail::WaitEnd::kDone && rc == -EAGAIN)
+            return detail::wait_error(end).value();
         if (rc == -EAGAIN || rc == -EINTR) continue;
         const timeval never{};
         (void)raw_syscall(__NR_setsockopt, fd, SOL_SOCKET, SO_SNDTIMEO, &never, sizeof never);

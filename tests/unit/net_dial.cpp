@@ -15,6 +15,7 @@
 #include <netdb.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "../support/net.hpp"
@@ -305,5 +306,55 @@ TEST_CASE("descriptors are taken over and given back") {
         Listener adopted = Listener::adopt(listener.release());
         Conn client = Conn::dial("tcp", address);
         CHECK(adopted.accept());
+    });
+}
+
+TEST_CASE("those who dial a busy Unix listener keep few threads") {
+    on_goroutine([] {
+        constexpr int kDials = 100;
+        const std::string name = "@baton-busy-" + std::to_string(::getpid());
+        sockaddr_un at{};
+        at.sun_family = AF_UNIX;
+        std::copy(name.begin() + 1, name.end(), at.sun_path + 1);
+        const auto len = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + name.size());
+        const int listener = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+        REQUIRE(::bind(listener, reinterpret_cast<sockaddr*>(&at), len) == 0);
+        REQUIRE(::listen(listener, 0) == 0);
+        Conn first = Conn::dial("unix", name); // fills the queue
+        std::error_code ec;
+        CHECK(!Conn::dial("unix", name, 10ms, ec));
+        CHECK(ec == std::errc::timed_out);
+        std::stop_source source;
+        std::atomic<int> connected = 0;
+        baton::WaitGroup stopped, wg;
+        stopped.go([&] {
+            std::error_code stop_ec;
+            CHECK(!Conn::dial("unix", name, source.get_token(), stop_ec));
+            CHECK(stop_ec == std::errc::operation_canceled);
+        });
+        const std::uint64_t threads = baton::stats().threads;
+        for (int i = 0; i < kDials; i++) {
+            wg.go([&] {
+                const Conn conn = Conn::dial("unix", name);
+                connected++;
+            });
+        }
+        baton::sleep_for(10ms);
+        CHECK(connected == 0);
+        CHECK(baton::stats().threads < threads + 16 + 8);
+        source.request_stop();
+        stopped.wait();
+        for (int taken = 0; taken <= kDials;) {
+            const int fd = ::accept4(listener, nullptr, nullptr, SOCK_CLOEXEC);
+            if (fd < 0) {
+                baton::sleep_for(1ms);
+                continue;
+            }
+            ::close(fd);
+            taken++;
+        }
+        wg.wait();
+        CHECK(connected == kDials);
+        ::close(listener);
     });
 }
