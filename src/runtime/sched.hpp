@@ -98,8 +98,9 @@ struct Sched {
     std::atomic<std::uint32_t> stopnote{0};
     std::atomic<std::uint32_t> worldsema{1};
 
-    // How often all that is idle goes back; tests want it sooner.
+    // How often all that is idle goes back, and idle Ms are counted; tests want it sooner.
     std::atomic<std::int64_t> forced_pass_ns{120'000'000'000};
+    std::atomic<std::int64_t> trim_period_ns{1'000'000'000};
     std::atomic<bool> sysmonwait{false}; // sysmon sleeps until somebody leaves idleness
     std::atomic<std::uint32_t> sysmonnote{0};
     std::atomic<bool> need_spare{false}; // somebody found no idle M

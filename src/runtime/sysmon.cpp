@@ -50,8 +50,7 @@ constexpr std::int64_t kLongIdleNs = 2'000'000'000; // after so long
 constexpr std::int64_t kLongIdleDelayNs = 500'000'000;
 constexpr std::int64_t kIdleForNs = 200'000'000;
 constexpr std::int64_t kProbeGraceNs = 200'000; // what understudy and ring buffer may take
-constexpr std::int64_t kTrimPeriodNs = 1'000'000'000;
-constexpr int kTrimWindow = 10; // rounds of kTrimPeriodNs an M must have been idle
+constexpr int kTrimWindow = 10;                 // rounds of trim_period_ns an M must have been idle
 constexpr int kTrimAtOnce = 16;
 constexpr std::int64_t kScavengePeriodNs = 1'000'000'000;
 constexpr std::int64_t kScavengeAtOnceNs = 200'000;
@@ -371,7 +370,7 @@ void Sysmon::trim(std::int64_t now) {
     const std::uint32_t idle = sched.midle.load(kRelaxed); // relaxed: a rough measure
     trim_low_[trim_at_] = std::min(trim_low_[trim_at_], idle);
     if (now < trim_when_) return;
-    trim_when_ = now + kTrimPeriodNs;
+    trim_when_ = now + sched.trim_period_ns.load(kRelaxed); // relaxed: changed by tests alone
     // The fewest that were idle at any look of the window were needed by nobody.
     const std::uint32_t low = *std::min_element(std::begin(trim_low_), std::end(trim_low_));
     const std::uint32_t keep = 2 * sched.gomaxprocs.load(kRelaxed) + 2; // relaxed: a rough measure

@@ -26,6 +26,7 @@
 #include "baton/baton.hpp"
 #include "kernel/build.hpp"
 #include "kernel/cpus.hpp"
+#include "runtime/sched.hpp"
 
 using namespace std::chrono_literals;
 using baton::Chan;
@@ -355,19 +356,16 @@ TEST_CASE("handoff: nor while other processes want every CPU") {
 }
 
 TEST_CASE("handoff: threads that are no longer needed leave") {
-    if (!soak()) {
-        std::printf("skip: threads leave after ten seconds without use; with SOAK=1\n");
-        return;
-    }
-    run_mix(4, 2s);
-    const std::uint64_t most = baton::stats().threads;
-    CHECK(most > 20); // the premise
-    std::uint64_t now = most;
-    for (int i = 0; i < 120 && now > 8; i++) {
-        std::this_thread::sleep_for(500ms);
-        now = baton::stats().threads;
-    }
-    std::fprintf(stderr, "  %lu threads, then %lu\n", most, now);
-    CHECK(now <= 8);
-    run_mix(4, 1s); // and come again
+    baton::rt::sched.trim_period_ns.store(20'000'000);
+    run_mix(4, kSlow * 300ms);
+    const std::uint64_t most = baton::stats().threads_peak;
+    CHECK(most > 20);                        // the premise
+    const std::uint64_t few = 2 * 4 + 2 + 1; // for four processors, and the standby
+    const auto until = std::chrono::steady_clock::now() + 20s;
+    while (baton::stats().threads > few && std::chrono::steady_clock::now() < until)
+        std::this_thread::sleep_for(10ms);
+    const std::uint64_t least = baton::stats().threads;
+    std::fprintf(stderr, "  %lu threads, then %lu\n", most, least);
+    CHECK(least <= few);
+    run_mix(4, kSlow * 200ms); // and come again
 }
