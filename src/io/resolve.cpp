@@ -5,7 +5,10 @@
 // such libraries expect, and whoever asked may go away meanwhile.
 //
 // Rejected: a resolver of our own, which would have to follow nsswitch.conf and what stands behind
-// it. No bound: one dead name server would turn every dial into a thread.
+// it. c-ares, which needs no thread, for the same reason: of nsswitch.conf's sources it knows files
+// and dns, so that a name of another (resolve, mymachines, mdns, LDAP) would be found by every
+// program but ours. The bound of 64 is 3,200 look-ups a second where each takes 20 ms. No bound:
+// one dead name server would turn every dial into a thread.
 #include <cerrno>
 #include <memory>
 #include <string>

@@ -16,8 +16,8 @@
 // larger than the noise. And there connections stay with a thread. Here a G moves, and what its
 // connection receives would still be put down by the thread that first asked for it, woken for
 // that alone if it sleeps; each byte would be copied once more, as a read brings its own buffer,
-// and what was received and not read be kept for close and release. An accept is one of those
-// receives, and one in thousands at that.
+// and what was received and not read be kept for close and release. So it is with an accept, which
+// is one call in all of a connection's.
 // Linked timeouts: one adds 0.7 us to a wait in the ring (a receive 2.5 -> 3.2 us, a poll 2.4 ->
 // 3.1, medians of seven), a timer of the P's heap 0.35; and a deadline may be set while somebody
 // waits, which would be one more call for each.
