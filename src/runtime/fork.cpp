@@ -31,6 +31,7 @@
 #include "runtime/sched.hpp"
 #include "runtime/sema.hpp"
 #include "runtime/stack.hpp"
+#include "runtime/start.hpp"
 #include "runtime/user_timer.hpp"
 
 namespace baton::rt {

@@ -34,6 +34,7 @@
 #include "runtime/sched.hpp"
 #include "runtime/signals.hpp"
 #include "runtime/stack.hpp"
+#include "runtime/start.hpp"
 
 namespace baton::rt {
 

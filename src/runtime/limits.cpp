@@ -27,6 +27,7 @@
 #include "kernel/clock.hpp"
 #include "runtime/ring.hpp"
 #include "runtime/sched.hpp"
+#include "runtime/start.hpp"
 
 namespace baton::rt {
 

@@ -16,6 +16,7 @@
 #include "runtime/entry.hpp"
 #include "runtime/sched.hpp"
 #include "runtime/stack.hpp"
+#include "runtime/start.hpp"
 #include "runtime/switch.hpp"
 
 namespace baton::rt {

@@ -6,6 +6,7 @@
 #include "runtime/entry.hpp"
 #include "runtime/foreign.hpp"
 #include "runtime/sched.hpp"
+#include "runtime/start.hpp"
 #include "runtime/switch.hpp"
 
 #include <sched.h>

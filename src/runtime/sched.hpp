@@ -38,10 +38,10 @@ inline constexpr std::uint32_t kMaxP = BATON_MAX_P - 1;
 inline constexpr std::uint32_t kMaxM = BATON_MAX_M - 1;
 inline constexpr std::int64_t kForcePreemptNs = 10'000'000; // a time slice, as the reference's
 
-/// What a woken M without a P is to do.
 /// Where a woken M had better run: elsewhere than the waker, or where that is about to sleep.
 enum class Where : std::uint8_t { kFar, kHere };
 
+/// What a woken M without a P is to do.
 enum MOrder : std::uint32_t { kOrderNone, kOrderStandby, kOrderExit, kOrderReserve };
 
 /// Who moved a P from a blocked M to another, for the counters.
@@ -469,37 +469,6 @@ std::uint32_t max_threads();
 void checkdead();
 
 // ---- init.cpp ----
-enum class Traceback : std::uint8_t; // traceback.hpp
-enum class Poller : std::uint8_t;    // netpoll.hpp
-struct Config {
-    int procs;              // BATON_MAXPROCS, or what the machine offers
-    bool procs_fixed;       // the former
-    std::size_t stack_size; // BATON_STACK
-    int assist;             // BATON_ASSIST as int(Assist), -1 when unset
-    std::uint32_t threads;  // BATON_MAXTHREADS
-    bool crash_at_limit;
-    bool preempt;               // BATON_PREEMPT
-    Traceback traceback;        // BATON_TRACEBACK
-    std::uint32_t file_threads; // BATON_FILE_THREADS
-    Poller poller;              // BATON_POLL
-};
-Config read_config();
-void set_default_stack(std::size_t bytes);
-/// Keeps a start of the runtime out, and lets it in again.
-void hold_start();
-void release_start();
-/// In a forked child: nothing has been started. Held.
-void forget_start();
-void set_initial_procs(int n);
-int initial_procs();
 bool started() noexcept;
-
-// ---- fork.cpp ----
-/// Sees to the children of fork from now on. 0 or an errno.
-int watch_forks();
-/// In a child: did a goroutine fork it? Then it goes on as a plain thread.
-bool forked_from_goroutine() noexcept;
-/// As the last thread of a process that ends.
-[[noreturn]] void goroutine_returned_in_child();
 
 } // namespace baton::rt

@@ -20,6 +20,7 @@
 #include "runtime/ring.hpp"
 #include "runtime/sched.hpp"
 #include "runtime/sema.hpp"
+#include "runtime/start.hpp"
 
 namespace baton::rt {
 

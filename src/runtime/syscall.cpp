@@ -12,6 +12,7 @@
 #include "kernel/clock.hpp"
 #include "runtime/entry.hpp"
 #include "runtime/sched.hpp"
+#include "runtime/start.hpp"
 #include "runtime/switch.hpp"
 
 namespace baton::rt {
