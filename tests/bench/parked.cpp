@@ -23,16 +23,15 @@ void side(const bench::KeyValues& args) {
     static std::atomic<long> begun{0};
     const double bytes = baton::run([n] {
         static auto& gate = *new baton::Chan<int>; // for good: the parked never leave it
-        baton::go([] { begun.fetch_add(1, std::memory_order_relaxed); });
-        while (begun.load(std::memory_order_relaxed) < 1) baton::yield();
+        baton::go([] { begun.fetch_add(1); });
+        while (begun.load() < 1) baton::yield();
         const double before = bench::resident_bytes();
         for (long i = 0; i < n; ++i)
             baton::go([] {
-                begun.fetch_add(1, std::memory_order_relaxed);
+                begun.fetch_add(1);
                 (void)gate.recv();
             });
-        while (begun.load(std::memory_order_relaxed) < n + 1)
-            baton::sleep_for(std::chrono::milliseconds(5));
+        while (begun.load() < n + 1) baton::sleep_for(std::chrono::milliseconds(5));
         baton::sleep_for(std::chrono::milliseconds(50)); // the last ones are between count and park
         return (bench::resident_bytes() - before) / static_cast<double>(n);
     });

@@ -150,8 +150,7 @@ Late sleep_beside(const Hog& hog, int nhogs, int sleepers, std::chrono::millisec
     for (int g = 0; g < nhogs; g++) {
         wg.go([&, g] {
             // No call of the runtime's in here.
-            for (std::uint64_t i = static_cast<std::uint64_t>(g) << 32;
-                 !stop.load(std::memory_order_relaxed); i++)
+            for (std::uint64_t i = static_cast<std::uint64_t>(g) << 32; !stop.load(); i++)
                 wrong += !hog.step(i);
         });
     }
@@ -241,7 +240,7 @@ TEST_CASE("preempt: all kinds at once, under stops of the world and beside what 
             for (int k = 0; k < 2; k++) {
                 wg.go([&, k] {
                     if (k) baton::lock_os_thread();
-                    for (std::uint64_t i = 0; !stop.load(std::memory_order_relaxed); i++) {
+                    for (std::uint64_t i = 0; !stop.load(); i++) {
                         wrong += !hog.step(i);
                         steps++;
                         if (i % 1000 == 999) {

@@ -38,6 +38,7 @@ inline std::unique_ptr<Probe> load_or_skip() {
     return nullptr;
 }
 
+// acquire and release: what the program or the other side wrote before it is seen with it.
 template <class T>
 T read_shared(T& field) {
     return std::atomic_ref<T>(field).load(std::memory_order_acquire);

@@ -89,7 +89,7 @@ inline bool spread(RWMutex& rw) {
 /// Readers and writers, one of `writes_each`, that lock, try and give up at random, and now and
 /// then sleep with the lock held. Nobody is to be in with a writer.
 inline void stress(RWMutex& rw, int times, std::uint32_t writes_each, std::uint32_t sleeps_each) {
-    constexpr auto kRelaxed = std::memory_order_relaxed; // counted under the lock
+    constexpr auto kRelaxed = std::memory_order_relaxed; // relaxed: counted under the lock
     std::atomic<int> readers{0}, writers{0}, wrong{0};
     lock_stress::run(times, [&](lock_stress::Random& random, const std::stop_token& token) {
         std::error_code ec;

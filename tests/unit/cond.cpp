@@ -26,6 +26,7 @@ using baton::Cond;
 using baton::ConditionVariable;
 using baton::Mutex;
 using procs_test::over_procs;
+// relaxed: counts and flags of the test's own, which are to order nothing; what it tests does.
 constexpr auto kRelaxed = std::memory_order_relaxed;
 
 } // namespace

@@ -52,7 +52,7 @@ struct Guard {
 }
 std::atomic<bool> spin{true};
 [[gnu::noinline]] void spin_in_here() {
-    while (spin.load(std::memory_order_relaxed)) {
+    while (spin.load()) {
     }
     asm volatile("");
 }

@@ -59,7 +59,7 @@ void do_on_goroutine(F f) {
 }
 std::atomic<bool> spin{true};
 [[gnu::noinline]] void spin_in_here() {
-    while (spin.load(std::memory_order_relaxed)) {
+    while (spin.load()) {
     }
     asm volatile("");
 }

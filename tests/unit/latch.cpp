@@ -27,6 +27,7 @@ using namespace child_process;
 using baton::Barrier;
 using baton::Latch;
 using procs_test::over_procs;
+// relaxed: counts and flags of the test's own, which are to order nothing; what it tests does.
 constexpr auto kRelaxed = std::memory_order_relaxed;
 
 } // namespace

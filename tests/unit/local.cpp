@@ -28,6 +28,7 @@ using baton::Chan;
 using baton::Local;
 using procs_test::eventually;
 using procs_test::over_procs;
+// relaxed: counts and flags of the test's own, which are to order nothing; what it tests does.
 constexpr auto kRelaxed = std::memory_order_relaxed;
 
 /// Counts its living.

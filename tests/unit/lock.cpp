@@ -21,6 +21,7 @@ namespace {
 using namespace std::chrono_literals;
 using baton::rt::Lock;
 using baton::rt::Rank;
+// relaxed: counts and flags of the test's own, which are to order nothing; what it tests does.
 constexpr auto kRelaxed = std::memory_order_relaxed;
 
 /// `threads` of them take the lock `each` times; now and then the holder keeps it for long enough

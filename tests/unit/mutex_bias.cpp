@@ -25,6 +25,7 @@ namespace {
 using namespace std::chrono_literals;
 using procs_test::over_procs;
 using Steady = std::chrono::steady_clock;
+// relaxed: counts and flags of the test's own, which are to order nothing; what it tests does.
 constexpr auto kRelaxed = std::memory_order_relaxed;
 
 constexpr std::uint8_t kLocked = 1;

@@ -179,7 +179,7 @@ class Storm {
 public:
     Storm() {
         struct sigaction action {};
-        action.sa_handler = [](int) { g_signals.fetch_add(1, std::memory_order_relaxed); };
+        action.sa_handler = [](int) { g_signals.fetch_add(1); };
         ::sigaction(SIGUSR1, &action, &old_);
         thread_ = std::jthread([](const std::stop_token& stop) {
             const long self = ::syscall(SYS_gettid);

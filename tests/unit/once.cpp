@@ -25,6 +25,7 @@ using baton::Once;
 using baton::OnceFunc;
 using baton::OnceValue;
 using procs_test::over_procs;
+// relaxed: counts and flags of the test's own, which are to order nothing; what it tests does.
 constexpr auto kRelaxed = std::memory_order_relaxed;
 
 } // namespace

@@ -139,7 +139,7 @@ private:
     }
     /// An M with a P; not who waits and finds that a timer is due, nor sysmon.
     static bool looks_for_work(std::uint32_t tid) {
-        constexpr auto kRelaxed = std::memory_order_relaxed; // it is held in its call
+        constexpr auto kRelaxed = std::memory_order_relaxed; // relaxed: it is held in its call
         const rt::LockGuard guard(rt::sched.mlock);
         for (std::uint32_t slot = 1; slot <= rt::sched.mslots; slot++) {
             baton::shared::m_rec& rec = rt::sched.records.m[slot];

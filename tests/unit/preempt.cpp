@@ -52,7 +52,7 @@ bool preempted_here() { return std::getenv("BATON_PREEMPT") == nullptr; }
 bool compute_until(const std::atomic<bool>& flag) {
     for (const auto until = Clock::now() + 20s; Clock::now() < until;) {
         for (int i = 0; i < 1000; i++) {
-            if (flag.load(std::memory_order_relaxed)) return true;
+            if (flag.load()) return true;
         }
     }
     return false;

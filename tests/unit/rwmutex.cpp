@@ -33,6 +33,7 @@ using baton::RWMutex;
 using baton::rt::WaitReason;
 using procs_test::over_procs;
 using waiters_test::await_waiter;
+// relaxed: counts and flags of the test's own, which are to order nothing; what it tests does.
 constexpr auto kRelaxed = std::memory_order_relaxed;
 
 } // namespace

@@ -40,6 +40,7 @@ using baton::select;
 using baton::SendChan;
 using chans_test::nil;
 using procs_test::over_procs;
+// relaxed: counts and flags of the test's own, which are to order nothing; what it tests does.
 constexpr auto kRelaxed = std::memory_order_relaxed;
 
 /// Does f stay blocked? Its goroutine is left behind, parked, if it does.

@@ -32,6 +32,7 @@ using baton::otherwise;
 using baton::select;
 using chans_test::nil;
 using procs_test::over_procs;
+// relaxed: counts and flags of the test's own, which are to order nothing; what it tests does.
 constexpr auto kRelaxed = std::memory_order_relaxed;
 
 } // namespace

@@ -28,6 +28,7 @@ using baton::rt::SemaWaiter;
 using baton::rt::semrelease;
 using baton::rt::WaitReason;
 using procs_test::over_procs;
+// relaxed: counts and flags of the test's own, which are to order nothing; what it tests does.
 constexpr auto kRelaxed = std::memory_order_relaxed;
 
 // One bucket's addresses; they are compared, not read.

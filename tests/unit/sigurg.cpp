@@ -78,7 +78,7 @@ bool preempts(Clock::duration patience = 3s) {
     baton::go([&] { flag = true; });
     bool saw = false;
     for (const auto until = Clock::now() + patience; !saw && Clock::now() < until;) {
-        for (int i = 0; i < 1000 && !saw; i++) saw = flag.load(std::memory_order_relaxed);
+        for (int i = 0; i < 1000 && !saw; i++) saw = flag.load();
     }
     while (!flag) baton::yield();
     return saw;

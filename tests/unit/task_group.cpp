@@ -26,6 +26,7 @@ namespace {
 using namespace std::chrono_literals;
 using baton::TaskGroup;
 using procs_test::over_procs;
+// relaxed: counts and flags of the test's own, which are to order nothing; what it tests does.
 constexpr auto kRelaxed = std::memory_order_relaxed;
 
 template <class F>

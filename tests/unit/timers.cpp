@@ -37,6 +37,7 @@ using baton::Timer;
 using procs_test::over_procs;
 using Steady = std::chrono::steady_clock;
 using TimeChan = baton::RecvChan<Steady::time_point>;
+// relaxed: counts and flags of the test's own, which are to order nothing; what it tests does.
 constexpr auto kRelaxed = std::memory_order_relaxed;
 #if defined(BATON_TSAN) || defined(BATON_ASAN)
 constexpr bool kSlow = true;

@@ -64,7 +64,7 @@ constexpr int kCallLine = __LINE__ + 2;
 }
 std::atomic<bool> stop_hogs{false};
 [[gnu::noinline]] void hog_in_here() {
-    while (!stop_hogs.load(std::memory_order_relaxed)) {
+    while (!stop_hogs.load()) {
     }
     asm volatile("");
 }

@@ -30,6 +30,7 @@ using baton::Chan;
 using baton::Until;
 using procs_test::over_procs;
 using Steady = std::chrono::steady_clock;
+// relaxed: counts and flags of the test's own, which are to order nothing; what it tests does.
 constexpr auto kRelaxed = std::memory_order_relaxed;
 
 template <class F>

@@ -22,6 +22,7 @@ namespace {
 
 using namespace std::chrono_literals;
 using procs_test::over_procs;
+// relaxed: counts and flags of the test's own, which are to order nothing; what it tests does.
 constexpr auto kRelaxed = std::memory_order_relaxed;
 
 } // namespace

@@ -24,6 +24,7 @@ struct Thread {
 };
 thread_local Thread me;
 
+// Plain loads and stores, the least that can be had: release, relaxed; no other thread is there.
 [[gnu::noinline]] bool leave() {
     me.away.store(1, std::memory_order_release);
     if (me.processor.load(std::memory_order_relaxed) != kOwn) return false;

@@ -47,6 +47,7 @@ struct alignas(64) Box {
     alignas(64) std::uint64_t value = 0;
 };
 
+// acquire and release: the value goes with the turn.
 void look_for(const Box& box, std::uint32_t mine) {
     while (box.turn.load(std::memory_order_acquire) != mine) {
     }
