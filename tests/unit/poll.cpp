@@ -11,10 +11,7 @@
 #include <utility>
 #include <vector>
 
-#include <linux/filter.h>
-#include <linux/seccomp.h>
 #include <sys/eventfd.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -26,6 +23,7 @@
 #include "runtime/polldesc.hpp"
 #include "runtime/pollengine.hpp"
 #include "support/child.hpp"
+#include "support/confine.hpp"
 #include "support/files.hpp"
 #include "support/net.hpp"
 
@@ -60,22 +58,9 @@ void check_says(const Child& child, const std::string& line) {
     CHECK(said[0].substr(0, line.size()) == line);
 }
 
-/// From here on io_uring_setup answers `err` on every thread, as in a container that filters it;
-/// for EPERM also as where the sysctl kernel.io_uring_disabled is 2.
-void refuse_io_uring(int err) {
-    sock_filter code[] = {
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_io_uring_setup, 0, 1),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | static_cast<unsigned>(err)),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-    };
-    const sock_fprog filter{std::size(code), code};
-    REQUIRE(::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
-    REQUIRE(::syscall(__NR_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &filter) ==
-            0);
-    REQUIRE(::syscall(__NR_io_uring_setup, 1, nullptr) == -1);
-    REQUIRE(errno == err);
-}
+/// As in a container that filters it; for EPERM also as where the sysctl kernel.io_uring_disabled
+/// is 2.
+void refuse_io_uring(int error) { confine::refuse(SYS_io_uring_setup, error); }
 
 void check_files() {
     const files_test::Scratch scratch;
