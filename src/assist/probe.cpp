@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "assist/probe.hpp"
 
-#include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <cstdarg>
@@ -9,7 +8,6 @@
 #include <cstdlib>
 #include <cstring>
 #include <mutex>
-#include <string_view>
 
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
@@ -21,6 +19,7 @@
 #include "assist/pins.hpp"
 #include "handoff.skel.h"
 #include "kernel/build.hpp"
+#include "kernel/features.hpp"
 #include "kernel/syscall.hpp"
 #include "table.skel.h"
 
@@ -91,19 +90,6 @@ std::string with_warning(const std::string& what, int error) {
     return why;
 }
 
-/// "bpf" in the comma-separated BATON_DISABLE.
-bool switched_off() {
-    const char* env = std::getenv("BATON_DISABLE");
-    std::string_view rest = env != nullptr ? env : "";
-    while (!rest.empty()) {
-        const std::size_t comma = std::min(rest.find(','), rest.size());
-        const std::string_view name = rest.substr(0, comma);
-        if (name == "bpf") return true;
-        rest.remove_prefix(std::min(comma + 1, rest.size()));
-    }
-    return false;
-}
-
 bool has_capability(const __user_cap_data_struct (&sets)[2], int cap) {
     return (sets[cap / 32].effective >> (cap % 32) & 1) != 0;
 }
@@ -128,7 +114,7 @@ std::string missing_capabilities() {
 
 /// Empty when loading may be tried.
 std::string obstacle() {
-    if (switched_off()) return "switched off by BATON_DISABLE";
+    if (kernel::switched_off("bpf")) return "switched off by BATON_DISABLE: take bpf out of it";
     if (::access("/sys/kernel/btf/vmlinux", R_OK) != 0) {
         return "no kernel types in /sys/kernel/btf/vmlinux: needs a kernel with "
                "CONFIG_DEBUG_INFO_BTF=y, and sysfs mounted";
@@ -136,11 +122,20 @@ std::string obstacle() {
     return missing_capabilities();
 }
 
-std::string load_failure(int error) {
-    if (error != EPERM) return with_warning("the kernel does not take the probe", error);
-    return "the kernel refuses (EPERM) though the capabilities are there: they must be held in the "
-           "initial user namespace, outside of a container, and no lockdown or seccomp filter "
-           "may forbid bpf";
+std::string load_failure(const char* what, int error) {
+    switch (error) {
+    case EPERM:
+        return "the kernel refuses (EPERM) though the capabilities are there: they must be held in "
+               "the initial user namespace, outside of a container, and no lockdown or seccomp "
+               "filter may forbid bpf";
+    case EMFILE:
+    case ENFILE:
+        return with_warning(what, error) + ": see ulimit -n";
+    case ENOMEM:
+        return with_warning(what, error) + ": see ulimit -v and the cgroup's memory.max";
+    default:
+        return with_warning(what, error) + ": it takes Linux 6.1 or later";
+    }
 }
 
 /// An array map's values. Null with errno.
@@ -176,17 +171,17 @@ std::unique_ptr<Probe> Probe::load(std::string& why) {
     std::unique_ptr<Probe> probe(new Probe);
     probe->skel_ = handoff_bpf::open();
     if (probe->skel_ == nullptr) {
-        why = with_warning("libbpf does not open the probe", errno);
+        why = load_failure("libbpf does not open the probe", errno);
         return nullptr;
     }
     if (const int r = handoff_bpf::load(probe->skel_); r != 0) {
-        why = load_failure(-r);
+        why = load_failure("the kernel does not take the probe", -r);
         return nullptr;
     }
     // Records before the program runs: what it writes to is there for whoever looks.
     if (!probe->map_records(why)) return nullptr;
     if (const int r = handoff_bpf::attach(probe->skel_); r != 0) {
-        why = with_warning("the probe cannot be attached to sched_switch", -r);
+        why = load_failure("the probe cannot be attached to sched_switch", -r);
         return nullptr;
     }
     return probe;
@@ -197,7 +192,7 @@ bool Probe::map_records(std::string& why) {
     records_.p = static_cast<shared::p_rec*>(map_values(skel_->maps.p, kPBytes));
     records_.sched = static_cast<shared::sched_rec*>(map_values(skel_->maps.sched, kSchedBytes));
     if (records_.m == nullptr || records_.p == nullptr || records_.sched == nullptr) {
-        why = with_warning("the probe's maps cannot be mapped", errno);
+        why = load_failure("the probe's maps cannot be mapped", errno);
         return false;
     }
     auto on_event = [](void* self, void* data, std::size_t bytes) {
@@ -210,7 +205,7 @@ bool Probe::map_records(std::string& why) {
     };
     events_ = ::ring_buffer__new(::bpf_map__fd(skel_->maps.events), on_event, this, nullptr);
     if (events_ == nullptr) {
-        why = with_warning("the probe's ring buffer cannot be mapped", errno);
+        why = load_failure("the probe's ring buffer cannot be mapped", errno);
         return false;
     }
     return true;

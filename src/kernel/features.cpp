@@ -222,15 +222,21 @@ std::string_view trim(std::string_view s) {
     return s;
 }
 
-Disabled read_environment() {
-    Disabled off{};
+/// Calls f(list, name) for each name in BATON_DISABLE.
+template <class F>
+void each_disabled(F f) {
     const char* env = std::getenv("BATON_DISABLE");
-    if (env == nullptr) return off;
-    const std::string_view list = env;
+    const std::string_view list = env != nullptr ? env : "";
     for (std::size_t from = 0; from <= list.size();) {
         const std::size_t comma = std::min(list.find(',', from), list.size());
-        const std::string_view name = trim(list.substr(from, comma - from));
+        f(list, trim(list.substr(from, comma - from)));
         from = comma + 1;
+    }
+}
+
+Disabled read_environment() {
+    Disabled off{};
+    each_disabled([&off](std::string_view list, std::string_view name) {
         bool known = name.empty();
         for (std::size_t i = 0; i < kProbes.size(); ++i) {
             if (name != kProbes[i].name) continue;
@@ -238,7 +244,7 @@ Disabled read_environment() {
             known = true;
         }
         if (!known) complain(list, name);
-    }
+    });
     return off;
 }
 
@@ -274,6 +280,12 @@ std::vector<FeatureInfo> feature_list() {
         list.push_back({kProbes[i].name, found().features.*kProbes[i].field, found().details[i]});
     }
     return list;
+}
+
+bool switched_off(std::string_view name) {
+    bool off = false;
+    each_disabled([&](std::string_view, std::string_view each) { off = off || each == name; });
+    return off;
 }
 
 } // namespace baton::kernel

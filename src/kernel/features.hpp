@@ -16,6 +16,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace baton::kernel {
@@ -47,5 +48,8 @@ struct FeatureInfo {
 
 /// All of them, in the order of Features.
 [[nodiscard]] std::vector<FeatureInfo> feature_list();
+
+/// Does BATON_DISABLE name it?
+[[nodiscard]] bool switched_off(std::string_view name);
 
 } // namespace baton::kernel

@@ -51,6 +51,12 @@ std::atomic<std::uint32_t> helper_gate{0}; // the helpers' threads are made firs
 bool sysmon_made = false;                  // perhaps by a start that failed later
 bool template_made = false;                // as above
 
+// Of the first start, too. Not a plain variable: that start may come before its constructor.
+std::string& why_no_probe() {
+    static std::string why;
+    return why;
+}
+
 const char* env(const char* name) {
     const char* v = std::getenv(name);
     return v && *v ? v : nullptr;
@@ -134,6 +140,14 @@ std::uint32_t read_file_threads() {
     return kDefault;
 }
 
+// Why a feature is not there; empty if it is.
+std::string why_no(const char* feature) {
+    for (const kernel::FeatureInfo& f : kernel::feature_list()) {
+        if (std::strcmp(f.name, feature) == 0 && !f.usable) return f.detail;
+    }
+    return {};
+}
+
 Poller read_poller() {
     const char* v = env("BATON_POLL");
     if (!v || std::strcmp(v, "auto") == 0) return Poller::kAuto;
@@ -142,10 +156,8 @@ Poller read_poller() {
         warn("BATON_POLL=%s: not one of epoll, uring, auto; using auto", v);
         return Poller::kAuto;
     }
-    for (const kernel::FeatureInfo& f : kernel::feature_list()) {
-        if (std::strcmp(f.name, "io_uring") == 0 && !f.usable)
-            warn("BATON_POLL=uring: no io_uring (%s); using epoll", f.detail.c_str());
-    }
+    if (const std::string why = why_no("io_uring"); !why.empty())
+        warn("BATON_POLL=uring: no io_uring (%s); using epoll", why.c_str());
     return Poller::kUring;
 }
 
@@ -160,9 +172,9 @@ bool read_preempt() {
 assist::Actor attach_understudy() { return actor(attach_helper(shared::M_UNDERSTUDY)); }
 
 // Records, in BPF maps if the probe can be had and is wanted.
-void start_records(int forced, std::string& why) {
+void start_records(int forced) {
     if (forced < 0 || forced == static_cast<int>(Assist::kProbe)) {
-        sched.probe = assist::Probe::load(why).release();
+        sched.probe = assist::Probe::load(why_no_probe()).release();
         if (sched.probe) {
             sched.records = sched.probe->records();
             assist::probed = true;
@@ -170,24 +182,37 @@ void start_records(int forced, std::string& why) {
             if (sched.probe->pin(pin_why) < 0) warn("%s", pin_why.c_str());
             return;
         }
+    } else {
+        why_no_probe() = "BATON_ASSIST asks for " + std::string(to_string(Assist{forced})) +
+                         "; unset it for the best there is";
     }
     sched.records = assist::allocate_records();
     assist::sees_sleepers = kernel::features().sleepers && !kernel::why_no_sleepers();
 }
 
-void start_understudies(int forced, std::string& why) {
+std::string why_no_understudies(int error) {
+    if (std::string why = why_no("sched_idle"); !why.empty()) {
+        return why + (kernel::switched_off("sched_idle") ? ": take sched_idle out of it"
+                                                         : ": no seccomp filter may forbid it");
+    }
+    if (error == EAGAIN)
+        return "cannot start a thread (EAGAIN): see ulimit -u and the cgroup's pids.max";
+    return "error " + std::to_string(error) +
+           ": no seccomp filter may forbid sched_setaffinity and sched_setscheduler";
+}
+
+// Why there are none; empty if they are there, or not wanted.
+std::string start_understudies(int forced) {
     if (forced == static_cast<int>(Assist::kSysmon)) {
         sched.tier = Assist::kSysmon;
-        return;
+        return {};
     }
     sched.tier = sched.probe ? Assist::kProbe : Assist::kUnderstudy;
     const assist::UnderstudyHooks hooks{attach_understudy, understudy_dispatch, &sched.gomaxprocs};
     const int rc = assist::understudies.start(sched.records, hooks, sched.probe != nullptr);
-    if (rc == 0) return;
+    if (rc == 0) return {};
     if (!sched.probe) sched.tier = Assist::kSysmon;
-    if (!why.empty()) why += "; ";
-    why += "no understudy threads (SCHED_IDLE or the thread was refused, error " +
-           std::to_string(-rc) + ")";
+    return why_no_understudies(-rc);
 }
 
 [[noreturn]] void no_thread(int error) {
@@ -229,14 +254,20 @@ void start_helper(bool& made, void* (*body)(void*)) {
 }
 
 // Once: a forked child does not repeat what its parent has said.
-void say_tier(int forced, std::string why) {
+void say_tier(const std::string& no_understudies) {
     static std::string said;
-    if (sched.tier == Assist::kProbe && why.empty()) return;
-    if (why.empty() && forced == static_cast<int>(sched.tier))
-        why = "BATON_ASSIST asks for it; unset it for the best there is";
-    why = std::string("assist tier is ") + to_string(sched.tier) + ", not probe: " + why;
-    if (said != why) warn("%s", why.c_str());
-    said = std::move(why);
+    std::string line = std::string("assist tier is ") + to_string(sched.tier);
+    if (sched.tier != Assist::kProbe) {
+        line += ", not probe: " + why_no_probe();
+        if (!no_understudies.empty()) line += "; no understudies: " + no_understudies;
+    } else if (!no_understudies.empty()) {
+        line += ", without understudies, so processors are passed on some us later: ";
+        line += no_understudies;
+    } else {
+        return;
+    }
+    if (said != line) warn("%s", line.c_str());
+    said = std::move(line);
 }
 
 void start_ps(int procs) {
@@ -259,7 +290,6 @@ void at_end() {
 void start() {
     const Config config = read_config();
     set_traceback(config.traceback);
-    std::string why;
     if (const int rc = watch_forks(); rc != 0)
         throw std::system_error(rc, std::generic_category(), "baton: pthread_atfork");
     tick_coarse_clock(kernel::nanotime());
@@ -281,7 +311,7 @@ void start() {
                                 "baton: cannot create the netpoller; see ulimit -n");
     start_helper(sysmon_made, sysmon_main);
     start_helper(template_made, template_main);
-    if (!sched.records.m) start_records(config.assist, why);
+    if (!sched.records.m) start_records(config.assist);
     unpolled().store(1, kSeqCst);
     // One M at least. It parks.
     if (!newosproc()) no_thread(EAGAIN);
@@ -293,10 +323,10 @@ void start() {
     if (config.preempt) install_preemption();
     start_ps(initial_procs());
     sched.procs_fixed.store(procs_wanted != 0 || config.procs_fixed, kSeqCst);
-    start_understudies(config.assist, why);
+    const std::string no_understudies = start_understudies(config.assist);
     sched.need_spare.store(sched.tier != Assist::kSysmon, std::memory_order_seq_cst);
     if (sched.tier != Assist::kSysmon) make_reserve();
-    say_tier(config.assist, std::move(why));
+    say_tier(no_understudies);
     attach_hooks();
 }
 

@@ -37,15 +37,27 @@ struct Child {
     bool exited(int code) const { return WIFEXITED(status) && WEXITSTATUS(status) == code; }
     bool killed_by(int sig) const { return WIFSIGNALED(status) && WTERMSIG(status) == sig; }
     bool has(const std::string& text) const { return output.find(text) != std::string::npos; }
-    /// What baton said, a line each; that a tier below the best is in force is said always.
+    /// What baton said, a line each, but for what a tier below the best has it say always.
     Strings said() const {
-        Strings lines;
+        return lines([](const std::string& line) {
+            return !line.starts_with(kTier) &&
+                   (line.starts_with("baton: ") || line.starts_with("panic: "));
+        });
+    }
+    Strings said_of_tier() const {
+        return lines([](const std::string& line) { return line.starts_with(kTier); });
+    }
+
+private:
+    static constexpr const char* kTier = "baton: assist tier is ";
+    template <class Which>
+    Strings lines(Which which) const {
+        Strings all;
         std::istringstream stream(output);
         for (std::string line; std::getline(stream, line);) {
-            if (!line.starts_with("baton: ") && !line.starts_with("panic: ")) continue;
-            if (!line.starts_with("baton: assist tier is ")) lines.push_back(line);
+            if (which(line)) all.push_back(line);
         }
-        return lines;
+        return all;
     }
 };
 

@@ -18,10 +18,8 @@
 #include <thread>
 
 #include <fcntl.h>
-#include <linux/capability.h>
 #include <poll.h>
 #include <sched.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -29,11 +27,13 @@
 #include "assist/ownership.hpp"
 #include "assist/probe.hpp"
 #include "kernel/syscall.hpp"
+#include "support/confine.hpp"
 #include "support/probe.hpp"
 
 using namespace baton;
 using namespace probe_test;
 using assist::Word;
+using confine::kBpf, confine::kPerfmon;
 using namespace std::chrono_literals;
 
 namespace {
@@ -138,28 +138,13 @@ std::string in_child(const std::function<std::string()>& body) {
     return answer;
 }
 
-/// To an ordinary user with these effective capabilities (a mask of CAP_x bits).
-bool become_nobody(unsigned long long capabilities) {
-    ::prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0);
-    if (::setgid(65534) != 0 || ::setuid(65534) != 0) return false;
-    __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
-    __user_cap_data_struct sets[2] = {};
-    for (int i = 0; i < 2; ++i) {
-        sets[i].effective = static_cast<__u32>(capabilities >> (32 * i));
-        sets[i].permitted = sets[i].effective;
-    }
-    return kernel::raw_syscall(__NR_capset, &header, &sets[0]) == 0;
-}
-
 std::string load_as(unsigned long long capabilities) {
     return in_child([capabilities] {
-        if (!become_nobody(capabilities)) return std::string("cannot drop privileges");
+        if (!confine::drop_root(capabilities)) return std::string("cannot drop privileges");
         std::string why;
         return Probe::load(why) ? std::string("loaded") : why;
     });
 }
-
-constexpr unsigned long long kBpf = 1ULL << CAP_BPF, kPerfmon = 1ULL << CAP_PERFMON;
 
 struct Received {
     int count = 0;
@@ -450,21 +435,21 @@ TEST_CASE("probe: without capabilities the reason is one line and names the cure
 }
 
 TEST_CASE("probe: BATON_DISABLE=bpf switches it off") {
-    for (const char* list : {"bpf", "rseq,bpf", "bpf,futex2"}) {
+    for (const char* list : {"bpf", "rseq, bpf", "bpf,futex2"}) {
         CAPTURE(list);
         const std::string why = in_child([list] {
             ::setenv("BATON_DISABLE", list, 1);
             std::string text;
             return Probe::load(text) ? std::string("loaded") : text;
         });
-        CHECK(why == "switched off by BATON_DISABLE");
+        CHECK(why == "switched off by BATON_DISABLE: take bpf out of it");
     }
     const std::string why = in_child([] {
         ::setenv("BATON_DISABLE", "bpfx,rseq", 1);
         std::string text;
         return Probe::load(text) ? std::string("loaded") : text;
     });
-    CHECK(why != "switched off by BATON_DISABLE");
+    CHECK(why != "switched off by BATON_DISABLE: take bpf out of it");
 }
 
 TEST_CASE("records: in plain memory they start as zeros, aligned") {

@@ -26,11 +26,13 @@
 #include "kernel/build.hpp"
 #include "runtime/sched.hpp"
 #include "support/child.hpp"
+#include "support/confine.hpp"
 
 using namespace std::chrono_literals;
 using baton::Chan;
 using baton::WaitGroup;
 using namespace child_process;
+using namespace confine;
 
 namespace {
 
@@ -64,26 +66,6 @@ bool works(int procs = 0) {
         receivers.wait();
         return sum.load() == kEach && guarded == kEach;
     });
-}
-
-void limit(int what, rlim_t soft) {
-    rlimit now{};
-    REQUIRE(getrlimit(static_cast<__rlimit_resource>(what), &now) == 0);
-    now.rlim_cur = std::min(soft, now.rlim_max);
-    REQUIRE(setrlimit(static_cast<__rlimit_resource>(what), &now) == 0);
-}
-
-/// Becomes a user nobody else is at this time, without any capability.
-void drop_root() {
-    const uid_t uid = 60'000'000 + static_cast<uid_t>(getpid());
-    REQUIRE(setgid(uid) == 0);
-    REQUIRE(setuid(uid) == 0);
-}
-
-bool root_or_skip() {
-    if (geteuid() == 0) return true;
-    std::printf("skip: only root can become a user with limits and capabilities of its own\n");
-    return false;
 }
 
 } // namespace
@@ -327,7 +309,7 @@ TEST_CASE("failures: misuse of Mutex and WaitGroup") {
 namespace {
 /// With room for so many threads run must throw; once there is room for more it must work.
 void refused_first(rlim_t threads) {
-    drop_root();
+    REQUIRE(drop_root());
     limit(RLIMIT_NPROC, threads);
     CHECK_THROWS_AS(baton::run([] {}), std::system_error);
     limit(RLIMIT_NPROC, RLIM_INFINITY);
@@ -339,7 +321,7 @@ void refused_first(rlim_t threads) {
 TEST_CASE("child: no thread" * doctest::skip()) { refused_first(1); }
 TEST_CASE("child: one thread" * doctest::skip()) { refused_first(2); }
 TEST_CASE("child: few threads" * doctest::skip()) {
-    drop_root();
+    REQUIRE(drop_root());
     limit(RLIMIT_NPROC, 5);
     REQUIRE(works(4));
     for (int i = 0; i < 5; i++) REQUIRE(works());
@@ -449,11 +431,6 @@ TEST_CASE("child: no descriptors" * doctest::skip()) {
     CHECK(works());
     reached();
 }
-TEST_CASE("child: no capabilities" * doctest::skip()) {
-    drop_root();
-    REQUIRE(works());
-    reached();
-}
 
 TEST_CASE("failures: refused memory and descriptors are errors the caller gets") {
 #if defined(BATON_ASAN) || defined(BATON_TSAN)
@@ -463,17 +440,4 @@ TEST_CASE("failures: refused memory and descriptors are errors the caller gets")
     check_works(run_child("no stack for a pool"));
 #endif
     check_works(run_child("no descriptors"));
-}
-
-TEST_CASE("failures: without the right to load BPF one line says why and what to do") {
-    if (!root_or_skip()) return;
-    const Child child = run_child("no capabilities", {"BATON_ASSIST="});
-    check_works(child);
-    INFO(child.output);
-    CHECK(child.said().empty());
-    const std::size_t at = child.output.find("baton: assist tier is understudy, not probe: ");
-    REQUIRE(at != std::string::npos);
-    const std::string line = child.output.substr(at, child.output.find('\n', at) - at);
-    CHECK(line.find("CAP_BPF") != std::string::npos);
-    CHECK(child.output.find("assist tier", at + line.size()) == std::string::npos);
 }

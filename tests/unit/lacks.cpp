@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What the kernel does not give a process that it could do with: which tier it runs in then, what
+// it says of that, and that it works. Each case is a process of its own.
+#include <doctest/doctest.h>
+
+#include <atomic>
+#include <cerrno>
+#include <cstdio>
+#include <string>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <sys/mount.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/vfs.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "baton/baton.hpp"
+#include "kernel/build.hpp"
+#include "support/child.hpp"
+#include "support/confine.hpp"
+
+using namespace child_process;
+using namespace confine;
+
+namespace {
+
+/// Do goroutines that block on one processor?
+bool works() {
+    return baton::run([] {
+        baton::set_max_procs(1);
+        std::atomic<int> n{0};
+        baton::WaitGroup wg;
+        for (int i = 0; i < 10; i++) {
+            wg.go([&] {
+                baton::blocking([] { ::usleep(2000); });
+                n.fetch_add(1);
+            });
+        }
+        wg.wait();
+        return n.load() == 10;
+    });
+}
+
+/// What `variables` have a child say: of the tier no more than this, and nothing else.
+void check_tier(const char* title, const Strings& variables, const std::string& line) {
+    const Child child = run_child(title, variables);
+    check_works(child);
+    INFO(title << "\n" << child.output);
+    CHECK(child.said().empty());
+    const Strings said = child.said_of_tier();
+    REQUIRE(said.size() == 1);
+    CHECK(said[0].starts_with("baton: assist tier is " + line));
+}
+
+constexpr const char* kBtf = "/sys/kernel/btf/vmlinux";
+
+bool probe_or_skip() {
+    if (!root_or_skip()) return false;
+    if (::access(kBtf, R_OK) == 0) return true;
+    std::printf("skip: no probe: this kernel has no BTF\n");
+    return false;
+}
+
+} // namespace
+
+TEST_CASE("child: works" * doctest::skip()) {
+    CHECK(works());
+    reached();
+}
+TEST_CASE("child: works and so does a forked child" * doctest::skip()) {
+    CHECK(works());
+    const pid_t pid = ::fork();
+    const bool well = works();
+    if (pid == 0) ::_exit(well ? 0 : 1);
+    CHECK(well);
+    int status = -1;
+    REQUIRE(::waitpid(pid, &status, 0) == pid);
+    CHECK(status == 0);
+    reached();
+}
+
+TEST_CASE("lacks: one line says which tier it is, why, and what would help") {
+    const std::string asks = ", not probe: BATON_ASSIST asks for ";
+    const std::string best = "; unset it for the best there is";
+    const std::string bpf = "switched off by BATON_DISABLE: take bpf out of it";
+    const std::string idle =
+        "; no understudies: switched off by BATON_DISABLE: take sched_idle out of it";
+    const std::vector<std::pair<Strings, std::string>> cases = {
+        {{"BATON_ASSIST=understudy"}, "understudy" + asks + "understudy" + best},
+        {{"BATON_ASSIST=sysmon"}, "sysmon" + asks + "sysmon" + best},
+        {{"BATON_ASSIST=", "BATON_DISABLE=bpf"}, "understudy, not probe: " + bpf},
+        {{"BATON_ASSIST=", "BATON_DISABLE=bpf,sched_idle"}, "sysmon, not probe: " + bpf + idle},
+        {{"BATON_ASSIST=understudy", "BATON_DISABLE=sched_idle"},
+         "sysmon" + asks + "understudy" + best + idle},
+    };
+    for (const auto& [variables, line] : cases) check_tier("works", variables, line);
+#if defined(BATON_TSAN)
+    std::printf("skip: ThreadSanitizer lets no forked child start threads\n");
+#else
+    check_tier("works and so does a forked child", {"BATON_ASSIST=sysmon"}, cases[1].second);
+#endif
+}
+
+TEST_CASE("lacks: nothing is said of the best there is; without understudies that it is not it") {
+    if (!probe_or_skip()) return;
+    const Child best = run_child("works", {"BATON_ASSIST=probe"});
+    check_works(best);
+    CHECK(best.said_of_tier().empty());
+    check_tier("works", {"BATON_ASSIST=", "BATON_DISABLE=sched_idle"},
+               "probe, without understudies, so processors are passed on some us later: "
+               "switched off by BATON_DISABLE: take sched_idle out of it");
+}
+
+// ---- refusals ----
+
+TEST_CASE("child: SCHED_IDLE is refused" * doctest::skip()) {
+    refuse(SYS_sched_setscheduler, EPERM);
+    CHECK(works());
+    reached();
+}
+TEST_CASE("child: bpf is refused" * doctest::skip()) {
+    refuse(SYS_bpf, EPERM);
+    CHECK(works());
+    reached();
+}
+TEST_CASE("child: few descriptors" * doctest::skip()) {
+    const int next = ::open("/", O_RDONLY | O_CLOEXEC);
+    ::close(next);
+    limit(RLIMIT_NOFILE, static_cast<rlim_t>(next) + 8);
+    CHECK(works());
+    reached();
+}
+TEST_CASE("child: no capabilities" * doctest::skip()) {
+    REQUIRE(drop_root());
+    CHECK(works());
+    reached();
+}
+
+// Two starts, of which the first fails with the reason known.
+TEST_CASE("child: no capabilities and at first no M" * doctest::skip()) {
+    REQUIRE(drop_root());
+    limit(RLIMIT_NPROC, 3); // this one, sysmon, the template
+    CHECK_THROWS_AS(baton::run([] {}), std::system_error);
+    limit(RLIMIT_NPROC, RLIM_INFINITY);
+    CHECK(works());
+    reached();
+}
+
+TEST_CASE("lacks: whatever is refused, the line names the cure") {
+    check_tier("SCHED_IDLE is refused", {"BATON_ASSIST=understudy"},
+               "sysmon, not probe: BATON_ASSIST asks for understudy; unset it for the best there "
+               "is; no understudies: sched_setscheduler: EPERM (not permitted): no seccomp filter "
+               "may forbid it");
+    if (!probe_or_skip()) return;
+    const Strings best = {"BATON_ASSIST="};
+    const std::string line = "understudy, not probe: ";
+    check_tier("bpf is refused", best, line + "the kernel refuses (EPERM) though the ");
+    const std::string caps = "no CAP_BPF and CAP_PERFMON: run as root or grant them with setcap ";
+    check_tier("no capabilities", best, line + caps);
+    const Child twice = run_child("no capabilities and at first no M", best);
+    check_works(twice);
+    REQUIRE(twice.said_of_tier().size() == 1);
+    CHECK(twice.said_of_tier()[0].starts_with("baton: assist tier is " + line + caps));
+    const Child child = run_child("few descriptors", best);
+    check_works(child);
+    INFO(child.output);
+    REQUIRE(child.said_of_tier().size() == 1);
+    CHECK(child.said_of_tier()[0].ends_with(": see ulimit -n"));
+}
