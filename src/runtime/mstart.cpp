@@ -138,10 +138,14 @@ void attach(M* m) {
     }
 }
 
+// Not the only M there is, and perhaps all that the kernel grants: at the ring buffer nobody can
+// hand it work.
+bool may_stand_by() { return sched.probe && sched.mthere.load(kSeqCst) > 1; }
+
 // An M that goes to sleep waits at the ring buffer if nobody does.
 bool becomes_standby() {
     // relaxed: the exchange decides.
-    return sched.probe && !sched.has_standby.load(kRelaxed) &&
+    return may_stand_by() && !sched.has_standby.load(kRelaxed) &&
            !sched.has_standby.exchange(true, kSeqCst);
 }
 
@@ -155,6 +159,7 @@ void* mstart(void* arg) {
     attach(m);
     install_signal_stack(m);
     (void)kernel::set_timer_slack(1);
+    sched.mthere.fetch_add(1, kSeqCst);
     sched.mborn.fetch_sub(1, kSeqCst); // seq_cst: before the look at mwanted; see newm
     stopm(m);
     schedule(m);
@@ -214,6 +219,7 @@ void mwake(M* m) {
     remove_signal_stack(m);
     if (m->rseq == m->own_rseq) kernel::rseq_detach(m->own_rseq);
     baton_tls_m = nullptr;
+    sched.mthere.fetch_sub(1, kSeqCst);
     sched.mcount.fetch_sub(1, kSeqCst);
     if (sched.mwanted.load(kSeqCst)) wake_sysmon(); // there may be another now
     // The thread sleeps on its way out, and so must be nobody by then. If it cannot, its slot is
@@ -371,7 +377,7 @@ bool newosproc(MOrder order) {
 }
 
 bool appoint_standby() {
-    if (!sched.probe || sched.has_standby.exchange(true, kSeqCst)) return true;
+    if (!may_stand_by() || sched.has_standby.exchange(true, kSeqCst)) return true;
     M* self = getm_or_null();
     M* m = mget_far(self ? current_cpu(self) : 0);
     if (!m) {

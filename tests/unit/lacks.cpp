@@ -175,3 +175,37 @@ TEST_CASE("lacks: whatever is refused, the line names the cure") {
     REQUIRE(child.said_of_tier().size() == 1);
     CHECK(child.said_of_tier()[0].ends_with(": see ulimit -n"));
 }
+
+TEST_CASE("child: few threads" * doctest::skip()) {
+    REQUIRE(drop_root(kBpf | kPerfmon));
+    limit(RLIMIT_NPROC, 4); // this one, sysmon, the template, one M
+    CHECK(works());
+    for (int i = 0; i < 3; i++) CHECK(works());
+    limit(RLIMIT_NPROC, RLIM_INFINITY); // AddressSanitizer looks for leaks in a thread of its own
+    reached();
+}
+
+TEST_CASE("lacks: threads refused cost a line for understudies and one for all others") {
+#if defined(BATON_TSAN)
+    std::printf("skip: ThreadSanitizer has a thread of its own\n");
+    return;
+#endif
+    if (!probe_or_skip()) return;
+    const std::string refused = "cannot start a thread (EAGAIN): see ulimit -u and the cgroup's "
+                                "pids.max";
+    for (const auto& [tier, line] : {
+             std::pair("probe", "probe, without understudies, so processors are passed on some us "
+                                "later: "),
+             std::pair("understudy", "sysmon, not probe: BATON_ASSIST asks for understudy; unset "
+                                     "it for the best there is; no understudies: "),
+         }) {
+        const Child child = run_child("few threads", {std::string("BATON_ASSIST=") + tier});
+        check_works(child);
+        INFO(child.output);
+        REQUIRE(child.said_of_tier().size() == 1);
+        CHECK(child.said_of_tier()[0] == "baton: assist tier is " + (line + refused));
+        const Strings said = child.said();
+        REQUIRE(!said.empty());
+        CHECK(said.back().starts_with("baton: " + refused));
+    }
+}
