@@ -106,7 +106,8 @@ int ensure_root(std::string& why) {
         return 0;
     }
     if (errno != EEXIST) {
-        return fail(why, kPinRoot, errno, "; as root: mkdir -m 1777 /sys/fs/bpf/baton");
+        return fail(why, kPinRoot, errno,
+                    "; as root: chmod a+x /sys/fs/bpf; mkdir -pm 1777 /sys/fs/bpf/baton");
     }
     struct stat st;
     if (::lstat(kPinRoot, &st) != 0) return fail(why, kPinRoot, errno);

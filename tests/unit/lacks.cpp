@@ -61,12 +61,34 @@ void check_tier(const char* title, const Strings& variables, const std::string& 
 }
 
 constexpr const char* kBtf = "/sys/kernel/btf/vmlinux";
+constexpr const char* kBpffs = "/sys/fs/bpf";
 
 bool probe_or_skip() {
     if (!root_or_skip()) return false;
     if (::access(kBtf, R_OK) == 0) return true;
     std::printf("skip: no probe: this kernel has no BTF\n");
     return false;
+}
+
+bool mounts_or_skip() {
+    const pid_t pid = ::fork();
+    if (pid == 0) ::_exit(own_mounts() ? 0 : 1);
+    int status = -1;
+    ::waitpid(pid, &status, 0);
+    if (status == 0) return true;
+    std::printf("skip: no mounts of one's own: not permitted\n");
+    return false;
+}
+
+bool is_bpffs() {
+    struct statfs fs;
+    REQUIRE(::statfs(kBpffs, &fs) == 0);
+    return static_cast<unsigned>(fs.f_type) == BPF_FS_MAGIC;
+}
+
+void without_bpffs() {
+    REQUIRE(own_mounts());
+    while (is_bpffs()) REQUIRE(::umount2(kBpffs, MNT_DETACH) == 0);
 }
 
 } // namespace
@@ -208,4 +230,81 @@ TEST_CASE("lacks: threads refused cost a line for understudies and one for all o
         REQUIRE(!said.empty());
         CHECK(said.back().starts_with("baton: " + refused));
     }
+}
+
+// ---- mounts ----
+
+TEST_CASE("child: no kernel types" * doctest::skip()) {
+    REQUIRE(own_mounts());
+    REQUIRE(::mount("none", "/sys/kernel/btf", "tmpfs", 0, nullptr) == 0);
+    REQUIRE(::access(kBtf, F_OK) != 0);
+    CHECK(works());
+    reached();
+}
+TEST_CASE("child: no bpffs but the right to mount one" * doctest::skip()) {
+    without_bpffs();
+    CHECK(works());
+    CHECK(is_bpffs());
+    CHECK(::access((std::string(kBpffs) + "/baton/" + std::to_string(::getpid()) + "/m").c_str(),
+                   F_OK) == 0);
+    reached();
+}
+TEST_CASE("child: no bpffs" * doctest::skip()) {
+    without_bpffs();
+    REQUIRE(drop_root(kBpf | kPerfmon));
+    CHECK(baton::run(baton::assist_tier) == baton::Assist::kProbe);
+    CHECK(!is_bpffs());
+    reached();
+}
+
+TEST_CASE("lacks: without the kernel's types there is no probe, without a bpffs there is one") {
+    if (!probe_or_skip() || !mounts_or_skip()) return;
+    const Strings best = {"BATON_ASSIST="};
+    check_tier("no kernel types", best,
+               "understudy, not probe: no kernel types in /sys/kernel/btf/vmlinux: needs a kernel "
+               "with CONFIG_DEBUG_INFO_BTF=y, and sysfs mounted");
+    const Child mounts = run_child("no bpffs but the right to mount one", best);
+    check_works(mounts);
+    CHECK(mounts.said().empty());
+    const Child none = run_child("no bpffs", best);
+    check_works(none);
+    CHECK(none.said_of_tier().empty());
+    CHECK(none.said() == Strings{"baton: no bpffs on /sys/fs/bpf: Operation not permitted; as "
+                                 "root: mount -t bpf bpf /sys/fs/bpf"});
+}
+
+// ---- the two capabilities are enough ----
+
+namespace {
+/// The probe by a user with CAP_BPF and CAP_PERFMON alone, on a bpffs of its own.
+void as_user(const char* mode) {
+    without_bpffs();
+    REQUIRE(::mount("bpf", kBpffs, "bpf", 0, mode) == 0);
+    const std::string dir = std::string(kBpffs) + "/baton";
+    REQUIRE(::mkdir(dir.c_str(), 0700) == 0);
+    REQUIRE(::chmod(dir.c_str(), 01777) == 0);
+    REQUIRE(drop_root(kBpf | kPerfmon));
+    REQUIRE(::setpriority(PRIO_PROCESS, 0, -1) != 0); // no CAP_SYS_NICE
+    CHECK(baton::run(baton::assist_tier) == baton::Assist::kProbe);
+    const baton::Stats before = baton::stats();
+    CHECK(works());
+    CHECK(baton::stats().handoffs > before.handoffs);
+    reached();
+}
+} // namespace
+
+TEST_CASE("child: two capabilities" * doctest::skip()) { as_user("mode=711"); }
+TEST_CASE("child: two capabilities on a bpffs of root" * doctest::skip()) { as_user("mode=700"); }
+
+TEST_CASE("lacks: CAP_BPF and CAP_PERFMON are all that the probe takes") {
+    if (!probe_or_skip() || !mounts_or_skip()) return;
+    const Child child = run_child("two capabilities", {"BATON_ASSIST="});
+    check_works(child);
+    CHECK(child.said_of_tier().empty());
+    CHECK(child.said().empty());
+    const Child pins = run_child("two capabilities on a bpffs of root", {"BATON_ASSIST="});
+    check_works(pins);
+    CHECK(pins.said_of_tier().empty());
+    CHECK(pins.said() == Strings{"baton: /sys/fs/bpf/baton: Permission denied; as root: chmod a+x "
+                                 "/sys/fs/bpf; mkdir -pm 1777 /sys/fs/bpf/baton"});
 }
