@@ -308,3 +308,36 @@ TEST_CASE("lacks: CAP_BPF and CAP_PERFMON are all that the probe takes") {
     CHECK(pins.said() == Strings{"baton: /sys/fs/bpf/baton: Permission denied; as root: chmod a+x "
                                  "/sys/fs/bpf; mkdir -pm 1777 /sys/fs/bpf/baton"});
 }
+
+// ---- rseq ----
+
+TEST_CASE("child: no membarrier" * doctest::skip()) {
+    refuse(SYS_membarrier, ENOSYS);
+    CHECK(works());
+    reached();
+}
+TEST_CASE("child: no rseq" * doctest::skip()) {
+    refuse(SYS_rseq, ENOSYS);
+    CHECK(works());
+    reached();
+}
+
+TEST_CASE("lacks: without rseq one line says what that costs, but not to who asked for it") {
+    const Child whole = run_child("works");
+    check_works(whole);
+    CHECK(whole.said().empty());
+    for (const char* feature : {"rseq", "membarrier_rseq"}) {
+        const Child asked = run_child("works", {std::string("BATON_DISABLE=") + feature});
+        check_works(asked);
+        CHECK(asked.said().empty());
+    }
+    const std::string cost = " (not in this kernel)), so a blocking call takes 5 ns more, ";
+    const Child membarrier = run_child("no membarrier");
+    check_works(membarrier);
+    REQUIRE(membarrier.said().size() == 1);
+    CHECK(membarrier.said()[0].starts_with("baton: no membarrier_rseq (membarrier: ENOSYS" + cost));
+    const Child rseq = run_child("no rseq", {"GLIBC_TUNABLES=glibc.pthread.rseq=0"});
+    check_works(rseq);
+    REQUIRE(rseq.said().size() == 1);
+    CHECK(rseq.said()[0].starts_with("baton: no rseq (rseq: ENOSYS" + cost));
+}
