@@ -75,7 +75,7 @@ public:
 
 private:
     static std::mutex& mutex() {
-        static std::mutex m;
+        static std::mutex m; // after the one of a start; nothing is locked under it
         return m;
     }
     std::lock_guard<std::mutex> lock_;
@@ -273,10 +273,6 @@ int Probe::consume(void (*fn)(void* ctx, const shared::wake_event&), void* ctx) 
     fn_ = fn;
     ctx_ = ctx;
     return ::ring_buffer__consume(events_);
-}
-
-int Probe::program_fd() const noexcept {
-    return forked_ ? -1 : ::bpf_program__fd(skel_->progs.handoff);
 }
 
 int Probe::pin(std::string& why) {

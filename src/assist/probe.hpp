@@ -60,9 +60,6 @@ public:
     /// Calls fn(ctx, event) for each wake_event there is: how many, or -errno. Does not wait.
     int consume(void (*fn)(void* ctx, const shared::wake_event&), void* ctx) noexcept;
 
-    /// The sched_switch program, for its statistics.
-    [[nodiscard]] int program_fd() const noexcept;
-
     /// Shows the records to people: maps m, p, sched and the table ms under /sys/fs/bpf/baton/PID,
     /// until the destructor or exit (pins.hpp). 0 or -errno, and then `why` is one line; the probe
     /// works the same without.

@@ -45,8 +45,8 @@ namespace {
 constexpr int kReserve = 3; // while they block, the template thread makes more
 
 std::atomic<bool> is_started{false};
-std::mutex start_lock;
-int procs_wanted = 0;                      // from set_max_procs before the start
+std::mutex start_lock; // before all ranks: a start takes locks, and who calls for it holds none
+int procs_wanted = 0;  // from set_max_procs before the start
 std::atomic<std::uint32_t> helper_gate{0}; // the helpers' threads are made first, and wait here
 bool sysmon_made = false;                  // perhaps by a start that failed later
 bool template_made = false;                // as above
