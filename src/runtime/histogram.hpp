@@ -6,6 +6,7 @@
 // Threads: any.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <bit>
@@ -30,7 +31,7 @@ public:
     [[nodiscard]] std::uint64_t quantile(double q) const noexcept {
         const std::uint64_t n = count();
         if (n == 0) return 0;
-        const auto rank = static_cast<std::uint64_t>(q * static_cast<double>(n));
+        const auto rank = std::min(n - 1, static_cast<std::uint64_t>(q * static_cast<double>(n)));
         std::uint64_t seen = 0;
         for (std::size_t i = 0; i < counts_.size(); i++) {
             seen += counts_[i].load(std::memory_order_relaxed); // relaxed: as in add
