@@ -89,6 +89,8 @@ TEST_CASE("failures: a wrong value in the environment costs one line and its def
         {"BATON_STACK=1k", ": not a size from 16k to 1g; using 64k"},
         {"BATON_STACK=2g", ": not a size from 16k to 1g; using 64k"},
         {"BATON_ASSIST=foo", ": not one of probe, understudy, sysmon; using the best there is"},
+        {"BATON_FILE_THREADS=0", ": not a number from 1 to 16383; using 32"},
+        {"BATON_FILE_THREADS=20000", ": not a number from 1 to 16383; using 32"},
         {"BATON_DISABLE=warp_drive", ": unknown feature 'warp_drive'; known: "},
     };
     for (const auto& [variable, text] : values) {
