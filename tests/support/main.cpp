@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+//
 // The main program of every unit and stress test. It announces each test case before it runs, so
 // that the log of one that hangs or crashes names it. doctest's own signal handlers stay out: the
 // runtime has handlers of its own for the same signals, and those are under test.
