@@ -5,8 +5,8 @@
 #
 # A test that cannot run here says so in a line "skip: why" and passes. A test program whose source
 # has a line "// run: tiers" is run once per way the runtime can learn of a blocked thread; one with
-# "// run: rings" once more without io_uring; one that includes support/net.hpp once more with the
-# poller's other engine. procs is those with "// run: procs", on 1, 2, 4 and 8 Ps and on each tier.
+# "// run: rings" once more without io_uring; one with "// run: engines" once more with the poller's
+# other engine. procs is those with "// run: procs", on 1, 2, 4 and 8 Ps and on each tier.
 set -u -m # -m gives each test its own process group, so that it can be ended with all it started
 cd "$(dirname "$0")/.." || exit 1
 export BUILD=${BUILD:-build}
@@ -86,7 +86,7 @@ programs() {
         if grep -q '^// run: rings' "$source"; then
             BATON_DISABLE=io_uring run "$name@norings" 0 "$BUILD/tests/$name"
         fi
-        if grep -q 'support/net.hpp"' "$source"; then
+        if grep -q '^// run: engines' "$source"; then
             BATON_POLL=uring run "$name@uring" 0 "$BUILD/tests/$name"
         fi
     done

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Descriptors that are no sockets.
+// run: engines
 #include "baton/async_fd.hpp"
 
 #include <doctest/doctest.h>

@@ -3,6 +3,7 @@
 // Every call of the library that has a form which throws and one which fills an error_code, by
 // name: that both fail with the same code, the second one without throwing, and that it clears the
 // code where it succeeds. A new such call belongs here. How waits are given up: until_table.cpp.
+// run: engines
 #include <array>
 #include <cerrno>
 #include <cstddef>

@@ -3,6 +3,7 @@
 // Reads that wait: given up, closed, and with all that may happen to a process meanwhile.
 // run: tiers
 // run: rings
+// run: engines
 #include "baton/file.hpp"
 
 #include <doctest/doctest.h>

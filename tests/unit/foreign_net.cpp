@@ -2,6 +2,7 @@
 //
 // Plain threads that use sockets as goroutines do.
 // run: tiers
+// run: engines
 #include <doctest/doctest.h>
 
 #include <chrono>

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Dialling: names, several addresses, options; and descriptors that change hands.
+// run: engines
 #include <doctest/doctest.h>
 
 #include <atomic>

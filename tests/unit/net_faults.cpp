@@ -2,6 +2,7 @@
 //
 // What a network does to a server: resets, peers that stop reading or half-open, signals.
 // run: tiers
+// run: engines
 #include <doctest/doctest.h>
 
 #include <atomic>

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Datagrams, vectors, descriptors that are sent, writes that are not copied, half-closed reads.
+// run: engines
 #include <doctest/doctest.h>
 
 #include <atomic>

@@ -3,6 +3,7 @@
 // Close against everything else: descriptors whose numbers come back while events of their former
 // owners are in flight.
 // run: tiers
+// run: engines
 #include <doctest/doctest.h>
 
 #include <atomic>

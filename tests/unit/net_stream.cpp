@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // run: tiers
+// run: engines
 #include <doctest/doctest.h>
 
 #include <atomic>

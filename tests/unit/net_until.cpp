@@ -3,6 +3,7 @@
 // Waits on sockets that are given up, each on its own; and connections that cannot be had for a
 // while.
 // run: tiers
+// run: engines
 #include <doctest/doctest.h>
 
 #include <atomic>

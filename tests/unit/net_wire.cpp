@@ -4,6 +4,7 @@
 // is a goroutine here. It hands each packet back with sender and receiver exchanged, late, or not
 // at all: so who dials 10.9.0.2 reaches 10.9.0.1 by way of the wire. (The checksums stay right, as
 // the order of their terms does not matter.) Needs no netem, which not every kernel has.
+// run: engines
 #include <doctest/doctest.h>
 
 #include <atomic>

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+// run: engines
 #include <doctest/doctest.h>
 
 #include <algorithm>

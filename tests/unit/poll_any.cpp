@@ -11,6 +11,7 @@
 #include <cerrno>
 #include <chrono>
 #include <cstdint>
+#include <cstdio>
 #include <vector>
 
 #include <sys/eventfd.h>
@@ -162,6 +163,10 @@ TEST_CASE("nothing is lost between waits for several descriptors that end at onc
     constexpr int kWaiters = 8;
     constexpr std::uint64_t kEach = 3000;
     baton::run([] {
+        if (!baton::rt::poll_rearms()) {
+            std::puts("skip: this engine rearms nothing, and the hooks wait for nothing here");
+            return;
+        }
         std::atomic<std::uint64_t> lost = 0, early = 0;
         baton::WaitGroup wg;
         for (int i = 0; i < kWaiters; i++)

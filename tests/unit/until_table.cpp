@@ -4,6 +4,7 @@
 // fills an error_code, and that each ends by a deadline, by a stop, and by both at once. A new wait
 // belongs here. Not here are the calls that the kernel does in one piece and that nobody can take
 // back (a file's fsync, open, stat and the like).
+// run: engines
 #include "baton/until.hpp"
 
 #include <array>
