@@ -2,11 +2,12 @@
 //
 // Files and directories, for goroutines: who waits for a disk keeps no thread waiting.
 //
-// Reads and writes go to the kernel's io_uring where it has one; what is in the page cache is read
-// at once. All else is a call that may block its thread: the processor passes to another one
-// meanwhile, and BATON_FILE_THREADS says how many may wait for a disk at once, so that a slow one
-// does not make threads without end; who comes then waits for its turn. Who waits for another's
-// doing takes none: for a pipe, or in sendfile to a socket that blocks.
+// Reads at an offset go to the kernel's io_uring where it has one, as do direct writes and all that
+// waits for a pipe; what is in the page cache is read at once. All else is a call that may block
+// its thread: the processor passes to another one meanwhile, and BATON_FILE_THREADS says how many
+// may wait for a disk at once, so that a slow one does not make threads without end; who comes then
+// waits for its turn. Who waits for another's doing takes none: for a pipe, or in sendfile to a
+// socket that blocks.
 //
 // Each call has a throwing form (std::system_error) and one that fills a std::error_code. Any
 // thread may make any call; a plain thread, or a goroutine inside baton::blocking, simply makes the

@@ -9,6 +9,9 @@
 //   a write to the page cache                 a bracketed call: it is a copy, and where the kernel
 //                                             does not want to do that at once it would hand the
 //                                             request to a thread of its own
+//   what moves a file's position              a bracketed call: with a ring's requests the kernel
+//                                             guards it against no other call, and of those past
+//                                             the cache it moves it for none that waits
 //   opening, syncing, naming (file.cpp)       a bracketed call, for the same reason
 //
 // The calls that a ring could make as well, by a bracketed call / by the ring, ext4 on a virtual
@@ -180,6 +183,7 @@ long FileFd::once(Way way, std::span<const iovec> bufs, std::int64_t offset, con
         if (n == -EOPNOTSUPP) return by_call(way, bufs, offset, until);
         if (n != -EAGAIN && n != -EINTR) return n;
     }
+    if (kind_ != Kind::kStream && offset < 0) return by_call(way, bufs, offset, until);
     for (;;) {
         const long n = rt::ring_call(fill, &t, until);
         if (n == rt::kNoRing) return by_call(way, bufs, offset, until);

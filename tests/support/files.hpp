@@ -5,6 +5,8 @@
 
 #include <doctest/doctest.h>
 
+#include <cstdint>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <span>
@@ -12,6 +14,7 @@
 #include <string_view>
 #include <system_error>
 
+#include <fcntl.h>
 #include <unistd.h>
 
 #include "baton/file.hpp"
@@ -69,6 +72,28 @@ inline bool reads_page(File& file, std::uint64_t i) {
     if (file.pread(page.span(), static_cast<std::int64_t>(i * kPage)) != kPage) return false;
     std::memcpy(&number, page.at, sizeof number);
     return number == i;
+}
+
+/// A file past the page cache; none where the file system has no such thing.
+inline File direct(const std::string& path) {
+    std::error_code ec;
+    File file = File::open(path, O_RDWR | O_CREAT | O_DIRECT, 0600, ec);
+    if (ec) std::printf("skip: no direct files: %s\n", ec.message().c_str());
+    return file;
+}
+
+inline bool is_full_of(const Page& page, char c) {
+    const std::string all(kPage, c);
+    return std::memcmp(page.at, all.data(), kPage) == 0;
+}
+
+/// What others read there: through the page cache.
+inline bool holds(const std::string& path, std::int64_t page, char c) {
+    const Page read;
+    const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    const ssize_t n = ::pread(fd, read.at, kPage, page * static_cast<std::int64_t>(kPage));
+    ::close(fd);
+    return n == static_cast<ssize_t>(kPage) && is_full_of(read, c);
 }
 
 struct Pipe {

@@ -7,6 +7,7 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstdlib>
 #include <cstring>
@@ -55,6 +56,63 @@ TEST_CASE("what is written is read: at the position, at an offset, from several 
         CHECK(file.pread(room(s), 6, 1s, ec) == 5);
         CHECK(file.write({}, ec) == 0);
         CHECK(!ec);
+    });
+}
+
+TEST_CASE("reads and writes of a direct file move its position") {
+    over_procs([](int) {
+        const Scratch scratch;
+        const std::string path = scratch / "f";
+        File file = direct(path);
+        if (!file) return;
+        const Page one, two;
+        const iovec both[] = {{one.at, kPage}, {two.at, kPage}};
+        for (const bool anew : {true, false}) { // a file that grows is another path in the kernel
+            std::memset(one.at, anew ? 'a' : 'A', kPage);
+            std::memset(two.at, anew ? 'b' : 'B', kPage);
+            CHECK(file.write(one.span()) == kPage);
+            CHECK(file.writev(both) == 2 * kPage);
+            CHECK(file.write(two.span()) == kPage);
+            CHECK(::lseek(file.fd(), 0, SEEK_CUR) == 4 * kPage);
+            REQUIRE(::lseek(file.fd(), 0, SEEK_SET) == 0);
+        }
+        const char all[] = "AABB";
+        for (int i = 0; i < 4; i++) CHECK(holds(path, i, all[i]));
+        CHECK(file.read(one.span()) == kPage);
+        CHECK(is_full_of(one, 'A'));
+        CHECK(file.readv(both) == 2 * kPage);
+        CHECK(is_full_of(one, 'A'));
+        CHECK(is_full_of(two, 'B'));
+        CHECK(file.read(one.span()) == kPage);
+        CHECK(is_full_of(one, 'B'));
+        CHECK(file.read(one.span()) == 0);
+    });
+}
+
+TEST_CASE("goroutines that read on at one position get each page once, of the disk or the cache") {
+    constexpr std::uint64_t kPages = 256;
+    over_procs([](int) {
+        const Scratch scratch;
+        for (const bool past : {true, false}) {
+            File file = numbered(scratch / "f", kPages, past);
+            REQUIRE(::posix_fadvise(file.fd(), 0, 0, POSIX_FADV_RANDOM) == 0); // none ahead
+            REQUIRE(::posix_fadvise(file.fd(), 0, 0, POSIX_FADV_DONTNEED) == 0);
+            REQUIRE(::lseek(file.fd(), 0, SEEK_SET) == 0);
+            std::vector<std::atomic<int>> seen(kPages);
+            baton::WaitGroup wg;
+            for (int i = 0; i < 16; i++) {
+                wg.go([&] {
+                    const Page page;
+                    while (file.read(page.span()) == kPage) {
+                        std::uint64_t number = 0;
+                        std::memcpy(&number, page.at, sizeof number);
+                        seen[number]++;
+                    }
+                });
+            }
+            wg.wait();
+            CHECK(std::all_of(seen.begin(), seen.end(), [](const auto& n) { return n == 1; }));
+        }
     });
 }
 
