@@ -8,7 +8,8 @@
 //     fill an entry                 look at the completions           netpoll: the same, of all
 //     attention |= kAttnRing        (two loads)                       rings, when there is no work
 //     park                          hand over the entries, once no
-//                                   G is left to run, or after 20 us
+//                                   G is left to run, or after 20 us;
+//                                   who finds no room does so, too
 //
 // While a P has requests under way every switch on it passes through findrunnable, which
 // kAttnRing is for; without any there is nothing to look at. Who gives a P up hands over what it
@@ -72,10 +73,9 @@ namespace {
 
 constexpr auto kRelaxed = std::memory_order_relaxed; // each use says why
 
-constexpr unsigned kEntries = 128;
+constexpr unsigned kEntries = 32;       // so many are handed over at once at most
 constexpr unsigned kCompletions = 1024; // what more there is the kernel keeps
 constexpr std::int64_t kCollectNs = 20'000;
-constexpr std::uint32_t kBatchMost = 32;
 constexpr int kSubmitTries = 1000;
 constexpr std::int64_t kCancelAgainNs = 1'000'000;
 constexpr std::int64_t kCancelAgainMostNs = 100'000'000;
@@ -292,8 +292,7 @@ void ring_round(P* p) {
     }
     const std::uint32_t n = ring->uring.unsubmitted();
     const std::int64_t now = kernel::nanotime();
-    if (n != 0 && (runqempty(p) || n >= kBatchMost || now - ring->empty_ns > kCollectNs))
-        ring_submit(p);
+    if (n != 0 && (runqempty(p) || now - ring->empty_ns > kCollectNs)) ring_submit(p);
     if (ring->uring.unsubmitted() == 0) ring->empty_ns = now;
     // relaxed: only the owner raises it.
     if (n == 0 && ring->under_way.load(kRelaxed) == 0) p->attention.fetch_and(~kAttnRing, kSeqCst);
