@@ -23,13 +23,18 @@ inline Rings look() {
     for (const fs::directory_entry& fd : fs::directory_iterator("/proc/self/fd")) {
         std::error_code gone;
         if (fs::read_symlink(fd.path(), gone) != "anon_inode:[io_uring]") continue;
-        std::ifstream info("/proc/self/fdinfo/" + fd.path().filename().string());
-        bool kept = false;
-        for (std::string line; std::getline(info, line);) {
-            if (line.starts_with("SqHead:")) rings.submitted += std::stoul(line.substr(7));
-            if (line.starts_with("CqTail:")) rings.completed += std::stoul(line.substr(7));
-            if (kept && line.find("user_data=") != std::string::npos) rings.overflown = true;
-            kept = kept || line.starts_with("CqOverflowList:");
+        // Nothing is said of one that is just entered.
+        for (bool said = false; !said;) {
+            std::ifstream info("/proc/self/fdinfo/" + fd.path().filename().string());
+            if (!info) break; // closed
+            bool kept = false;
+            for (std::string line; std::getline(info, line);) {
+                if (line.starts_with("SqHead:")) rings.submitted += std::stoul(line.substr(7));
+                if (line.starts_with("CqTail:")) rings.completed += std::stoul(line.substr(7));
+                if (kept && line.find("user_data=") != std::string::npos) rings.overflown = true;
+                kept = kept || line.starts_with("CqOverflowList:");
+                said = said || line.starts_with("CqTail:");
+            }
         }
     }
     return rings;

@@ -24,6 +24,7 @@
 #include "kernel/features.hpp"
 #include "support/files.hpp"
 #include "support/procs.hpp"
+#include "support/rings.hpp"
 
 using namespace std::chrono_literals;
 using namespace files_test;
@@ -270,24 +271,43 @@ TEST_CASE("thousands of goroutines read one file, each its page") {
     }
 }
 
+namespace {
+
+/// So many goroutines wait for a byte each, and all come at once. Were there more completions than
+/// a ring has room for?
+bool read_at_once(int readers, bool rings) {
+    Pipe pipe;
+    std::atomic<int> got = 0;
+    baton::WaitGroup wg;
+    const std::uint64_t all = rings_test::look().submitted + static_cast<std::uint64_t>(readers);
+    std::atomic<int> begun = 0;
+    for (int i = 0; i < readers; i++) {
+        wg.go([&] {
+            std::string s(1, '\0');
+            begun++;
+            got += static_cast<int>(pipe.in.read(room(s)));
+        });
+    }
+    while (begun != readers || (rings && rings_test::look().submitted < all)) baton::yield();
+    const std::string data(static_cast<std::size_t>(readers), 'x');
+    REQUIRE(::write(pipe.out.fd(), data.data(), data.size()) == readers);
+    const bool more = rings && rings_test::look().overflown;
+    wg.wait();
+    CHECK(got == readers);
+    return more;
+}
+
+} // namespace
+
 TEST_CASE("more requests at once than a ring has room for, and more completions") {
     // Without rings each keeps a thread.
-    const int readers = baton::kernel::features().io_uring ? 3000 : 100;
-    over_procs([readers](int) {
-        Pipe pipe;
-        std::atomic<int> got = 0;
-        std::atomic<int> begun = 0;
-        baton::WaitGroup wg;
-        for (int i = 0; i < readers; i++) {
-            wg.go([&] {
-                std::string s(1, '\0');
-                begun++;
-                got += static_cast<int>(pipe.in.read(room(s)));
-            });
-        }
-        while (begun != readers) baton::yield();
-        pipe.out.write(bytes(std::string(static_cast<std::size_t>(readers), 'x')));
-        wg.wait();
-        CHECK(got == readers);
+    const bool rings = baton::kernel::features().io_uring;
+    const int readers = rings ? 3000 : 100;
+    over_procs([=](int procs) {
+        bool more = read_at_once(readers, rings);
+        if (!rings || procs != 1) return;
+        // Where there is one processor hardly anybody takes any meanwhile.
+        for (int round = 1; round < 10 && !more; round++) more = read_at_once(readers, rings);
+        CHECK(more);
     });
 }
