@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include <liburing.h>
 #include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -29,6 +30,7 @@
 #include "support/files.hpp"
 #include "support/net.hpp"
 #include "support/rings.hpp"
+#include "support/seccomp.hpp"
 
 using namespace child_process;
 
@@ -61,9 +63,13 @@ void check_says(const Child& child, const std::string& line) {
     CHECK(said[0].substr(0, line.size()) == line);
 }
 
-/// As in a container that filters it; for EPERM also as where the sysctl kernel.io_uring_disabled
-/// is 2.
-void refuse_io_uring(int error) { confine::refuse(SYS_io_uring_setup, error); }
+/// From here on io_uring_setup answers `err` on every thread, as in a container that filters it;
+/// for EPERM also as where the sysctl kernel.io_uring_disabled is 2.
+void refuse_io_uring(int err) {
+    seccomp_test::refuse(__NR_io_uring_setup, err);
+    REQUIRE(::syscall(__NR_io_uring_setup, 1, nullptr) == -1);
+    REQUIRE(errno == err);
+}
 
 void check_files() {
     const files_test::Scratch scratch;
@@ -114,6 +120,20 @@ TEST_CASE("child: io_uring refused once it runs" * doctest::skip()) {
     reached();
 }
 
+TEST_CASE("child: io_uring without something" * doctest::skip()) {
+    const int err = std::atoi(std::getenv("REFUSED_WITH"));
+    const int what = std::atoi(std::getenv("REFUSED"));
+    seccomp_test::refuse(__NR_io_uring_register, err, static_cast<std::uint32_t>(what));
+    check_engine("epoll");
+    check_files();
+    for (const baton::KernelFeature& f : baton::kernel_features()) {
+        if (f.name != "io_uring") continue;
+        CHECK(!f.usable);
+        CHECK(f.detail == std::getenv("DETAIL"));
+    }
+    reached();
+}
+
 TEST_CASE("BATON_POLL chooses the engine; auto is epoll") {
     check_quiet(run_child("epoll"));
     check_quiet(run_child("epoll", {"BATON_POLL=auto"}));
@@ -143,6 +163,27 @@ TEST_CASE("a kernel or a sandbox that refuses io_uring: epoll, and files by call
     check_says(run_child("io_uring refused", {eperm, "BATON_POLL=uring"}),
                "baton: BATON_POLL=uring: no io_uring (io_uring_setup: EPERM (not permitted)); "
                "using epoll");
+}
+
+TEST_CASE("a kernel whose io_uring lacks an operation or cannot cancel: the same") {
+    if (!baton::kernel::features().io_uring) {
+        std::puts("skip: no io_uring here");
+        return;
+    }
+    const auto without = [](int what, int err, const std::string& detail) {
+        const Strings variables = {"REFUSED=" + std::to_string(what),
+                                   "REFUSED_WITH=" + std::to_string(err), "DETAIL=" + detail};
+        check_quiet(run_child("io_uring without something", variables));
+        Strings asked = variables;
+        asked.emplace_back("BATON_POLL=uring");
+        check_says(run_child("io_uring without something", asked),
+                   "baton: BATON_POLL=uring: no io_uring (" + detail + "); using epoll");
+    };
+    const std::string operations = "io_uring, operations: EINVAL (not known to this kernel)";
+    without(IORING_REGISTER_PROBE, EINVAL, operations); // one that does not even tell
+    without(IORING_REGISTER_PROBE, 0, operations);      // one that says it knows none
+    without(IORING_REGISTER_SYNC_CANCEL, EINVAL,
+            "io_uring, cancelling: EINVAL (not known to this kernel)");
 }
 
 namespace {
