@@ -10,6 +10,7 @@
 #include <string>
 #include <string_view>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include <dlfcn.h>
@@ -20,6 +21,7 @@
 #include <unistd.h>
 
 #include "../support/net.hpp"
+#include "io/resolve.hpp"
 
 using namespace std::chrono_literals;
 using namespace net_test;
@@ -248,7 +250,44 @@ TEST_CASE("several listeners share a port if all say so") {
         std::error_code ec;
         Listener three = Listener::listen("tcp", one.address(), ec);
         CHECK(ec == std::errc::address_in_use);
+        // And each has its part.
+        constexpr int kDials = 64;
+        std::atomic<int> all = 0;
+        int got[2] = {};
+        baton::WaitGroup wg;
+        const auto serve = [&](Listener& listener, int& n) {
+            wg.go([&] {
+                std::error_code closed;
+                for (; listener.accept(closed); n++) all++;
+            });
+        };
+        serve(one, got[0]);
+        serve(two, got[1]);
+        for (int i = 0; i < kDials; i++) CHECK(Conn::dial("tcp", one.address()));
+        while (all < kDials) baton::sleep_for(1ms);
+        one.close();
+        two.close();
+        wg.wait();
+        CHECK(got[0] > 0);
+        CHECK(got[1] > 0);
     });
+}
+
+TEST_CASE("of a name's addresses the families are tried in turn, IPv6 first") {
+    const auto order = [](const std::vector<const char*>& found) {
+        std::vector<SocketAddress> list;
+        for (const char* text : found) list.push_back(SocketAddress::parse("tcp", text));
+        std::string all;
+        for (const SocketAddress& a : baton::detail::interleave(std::move(list)))
+            all += a.text() + ' ';
+        return all;
+    };
+    CHECK(order({"1.1.1.1:1", "2.2.2.2:2", "[::3]:3", "3.3.3.3:3", "[::4]:4"}) ==
+          "[::3]:3 1.1.1.1:1 [::4]:4 2.2.2.2:2 3.3.3.3:3 ");
+    CHECK(order({"[::1]:1", "[::2]:2", "[::3]:3", "1.1.1.1:1"}) ==
+          "[::1]:1 1.1.1.1:1 [::2]:2 [::3]:3 ");
+    CHECK(order({"1.1.1.1:1", "2.2.2.2:2"}) == "1.1.1.1:1 2.2.2.2:2 ");
+    CHECK(order({}).empty());
 }
 
 TEST_CASE("tcp6 means IPv6 alone, and leaves the port to IPv4") {

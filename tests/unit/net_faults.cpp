@@ -5,6 +5,7 @@
 // run: engines
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <csignal>
@@ -150,7 +151,7 @@ TEST_CASE("peers that say nothing cost one parked goroutine each, and no process
             silent.push_back(Conn::dial("tcp", listener.address()));
             served.push_back(listener.accept());
         }
-        const auto before = baton::stats().goroutines;
+        const baton::Stats before = baton::stats();
         baton::WaitGroup wg;
         std::atomic<int> ended{0};
         for (Conn& conn : served) {
@@ -162,12 +163,64 @@ TEST_CASE("peers that say nothing cost one parked goroutine each, and no process
             });
         }
         baton::sleep_for(20ms);
-        CHECK(baton::stats().goroutines - before <= kSilent);
+        const baton::Stats now = baton::stats();
+        CHECK(now.goroutines - before.goroutines <= kSilent);
+        CHECK(now.threads - now.threads_idle <=
+              static_cast<std::uint64_t>(baton::max_procs()) + 16);
         const std::clock_t cpu = std::clock();
         baton::sleep_for(100ms);
         CHECK(std::clock() - cpu < CLOCKS_PER_SEC / 20); // of 0.1 s
         wg.wait();
         CHECK(ended == kSilent);
+    });
+}
+
+TEST_CASE("clients that are slow cost one parked goroutine each, and no thread") {
+    on_goroutine([] {
+        constexpr std::size_t kEach = 100, kRequest = 8;
+        Listener listener = Listener::listen("tcp", "127.0.0.1:0");
+        std::vector<Conn> silent, halting, dripping, served; // ... and never, half and byte by byte
+        for (std::vector<Conn>* clients : {&silent, &halting, &dripping}) {
+            for (std::size_t i = 0; i < kEach; i++) {
+                clients->push_back(Conn::dial("tcp", listener.address()));
+                served.push_back(listener.accept());
+            }
+        }
+        const baton::Stats before = baton::stats();
+        std::atomic<std::size_t> answered{0}, left{0};
+        baton::WaitGroup wg;
+        for (Conn& conn : served) {
+            wg.go([&] {
+                char request[kRequest];
+                if (!read_all(conn, request, kRequest)) {
+                    left++;
+                    return;
+                }
+                answered++;
+                conn.write("done");
+            });
+        }
+        std::uint64_t goroutines = 0, threads = 0;
+        for (std::size_t i = 0; i < kRequest; i++) {
+            for (Conn& conn : dripping) conn.write("x");
+            if (i < kRequest / 2) {
+                for (Conn& conn : halting) conn.write("x");
+            }
+            baton::sleep_for(5ms);
+            const baton::Stats now = baton::stats();
+            goroutines = std::max(goroutines, now.goroutines);
+            threads = std::max(threads, now.threads - now.threads_idle);
+        }
+        char answer[4];
+        for (Conn& conn : dripping) CHECK(read_all(conn, answer, sizeof answer));
+        CHECK(answered == kEach);
+        CHECK(left == 0);
+        CHECK(goroutines - before.goroutines <= 3 * kEach);
+        CHECK(threads <= static_cast<std::uint64_t>(baton::max_procs()) + 16);
+        silent.clear();
+        halting.clear();
+        wg.wait();
+        CHECK(left == 2 * kEach);
     });
 }
 
