@@ -7,10 +7,12 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cerrno>
 #include <chrono>
 #include <csignal>
 #include <cstdlib>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <vector>
 
@@ -20,6 +22,8 @@
 #include <unistd.h>
 
 #include "../support/net.hpp"
+#include "support/child.hpp"
+#include "support/seccomp.hpp"
 
 using namespace std::chrono_literals;
 using namespace net_test;
@@ -222,6 +226,30 @@ TEST_CASE("clients that are slow cost one parked goroutine each, and no thread")
         wg.wait();
         CHECK(left == 2 * kEach);
     });
+}
+
+TEST_CASE("child: sends that find no room in the machine" * doctest::skip()) {
+    std::atomic<bool> lacks{false};
+    const seccomp_test::Answers sends(SYS_sendto, [&](int) { return lacks ? ENOBUFS : 0; });
+    baton::run([&] {
+        Pair pair = tcp_pair();
+        lacks = true;
+        const int before = sends.calls();
+        std::error_code ec;
+        pair.client.write("lost", ec);
+        CHECK(ec == std::errc::no_buffer_space);
+        CHECK(sends.calls() == before + 1);
+        lacks = false;
+        pair.client.write("sent");
+        char buf[8];
+        CHECK(pair.server.read(buf, sizeof buf) == 4);
+        CHECK(std::string_view(buf, 4) == "sent");
+    });
+    child_process::reached();
+}
+
+TEST_CASE("ENOBUFS is its send's own error, and the connection stays") {
+    child_process::check_works(child_process::run_child("sends that find no room in the machine"));
 }
 
 namespace {

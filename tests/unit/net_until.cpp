@@ -6,7 +6,9 @@
 // run: engines
 #include <doctest/doctest.h>
 
+#include <array>
 #include <atomic>
+#include <cerrno>
 #include <chrono>
 #include <cstdlib>
 #include <stop_token>
@@ -17,11 +19,14 @@
 
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/time.h>
 #include <unistd.h>
 
 #include "../support/net.hpp"
 #include "io/fdmutex.hpp"
+#include "support/child.hpp"
+#include "support/seccomp.hpp"
 
 using namespace std::chrono_literals;
 using namespace net_test;
@@ -353,4 +358,39 @@ TEST_CASE(
         wg.wait();
         CHECK(ec == std::errc::bad_file_descriptor);
     });
+}
+
+TEST_CASE("child: a machine short of something" * doctest::skip()) {
+    // For 5, 10, 20 and 40 ms what it takes cannot be had, then it can.
+    constexpr std::array kShort = {ENFILE, ENOBUFS, ENOMEM, ENFILE};
+    std::atomic<bool> lacks{false};
+    std::atomic<std::size_t> refused{0};
+    const seccomp_test::Answers accepts(
+        SYS_accept4, [&](int) { return lacks && refused < kShort.size() ? kShort[refused++] : 0; });
+    baton::run([&] {
+        Listener listener = Listener::listen("tcp", "127.0.0.1:0");
+        Conn client = Conn::dial("tcp", listener.address());
+        lacks = true;
+        const double cpu = cpu_ms();
+        const auto start = Steady::now();
+        Conn conn = listener.accept();
+        CHECK(Steady::now() - start >= 75ms);
+        CHECK(cpu_ms() - cpu < 50);
+        CHECK(refused == kShort.size());
+        CHECK(accepts.calls() == 5); // it does not spin
+        client.write("served");
+        char buf[8];
+        CHECK(conn.read(buf, sizeof buf) == 6);
+        // Its limit tells why.
+        refused = 0;
+        std::error_code ec;
+        CHECK_FALSE(listener.accept(10ms, ec));
+        CHECK((ec == std::errc::too_many_files_open_in_system || ec == std::errc::no_buffer_space));
+    });
+    child_process::reached();
+}
+
+TEST_CASE("accept waits while the machine is short of something, ever longer") {
+    for (const auto& child : child_process::run_on_tiers("a machine short of something"))
+        child_process::check_works(child);
 }
