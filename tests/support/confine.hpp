@@ -1,19 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What a process may be denied: root, capabilities, resources, system calls, mounts. For children.
+// What a process may be denied: root, capabilities, resources, mounts. For children. (System calls:
+// seccomp.hpp.)
 #pragma once
 
 #include <doctest/doctest.h>
 
 #include <algorithm>
-#include <cerrno>
-#include <cstddef>
 #include <cstdio>
-#include <iterator>
 
 #include <linux/capability.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
 #include <sched.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
@@ -50,22 +46,6 @@ inline void limit(int what, rlim_t soft) {
     REQUIRE(::getrlimit(static_cast<__rlimit_resource>(what), &now) == 0);
     now.rlim_cur = std::min(soft, now.rlim_max);
     REQUIRE(::setrlimit(static_cast<__rlimit_resource>(what), &now) == 0);
-}
-
-/// From here on this call answers `error` on every thread, as in a container that filters it.
-inline void refuse(long call, int error) {
-    sock_filter code[] = {
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, static_cast<unsigned>(call), 0, 1),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | static_cast<unsigned>(error)),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-    };
-    const sock_fprog filter{std::size(code), code};
-    REQUIRE(::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
-    REQUIRE(::syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &filter) ==
-            0);
-    REQUIRE(::syscall(call, -1, nullptr) == -1);
-    REQUIRE(errno == error);
 }
 
 /// What is mounted from here on nobody else sees. False where that is not allowed.

@@ -26,9 +26,11 @@
 #include "kernel/build.hpp"
 #include "support/child.hpp"
 #include "support/confine.hpp"
+#include "support/seccomp.hpp"
 
 using namespace child_process;
 using namespace confine;
+using seccomp_test::refuse;
 
 namespace {
 

@@ -26,7 +26,6 @@
 #include "runtime/polldesc.hpp"
 #include "runtime/pollengine.hpp"
 #include "support/child.hpp"
-#include "support/confine.hpp"
 #include "support/files.hpp"
 #include "support/net.hpp"
 #include "support/rings.hpp"
