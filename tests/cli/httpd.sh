@@ -6,6 +6,7 @@
 set -u
 program=${BUILD:-build}/examples/httpd
 work=$(mktemp -d)
+: >"$work/out"
 trap 'kill "$server" 2>/dev/null; rm -rf "$work"' EXIT
 BATON_MAXPROCS=1 "$program" --stats-json >"$work/out" 2>"$work/err" &
 server=$!
@@ -40,13 +41,15 @@ bad_us() {
         answers "$1$query" "400 Bad Request" "us: 0 to 10000000" || return 1
     done
 }
-# While one request blocks the thread, the only processor answers another.
+# While one request blocks the thread, the only processor answers another. The first is left behind:
+# its wait is long for the sake of machines that have much else to do.
 goes_on() {
-    get "$1?us=500000" >"$work/slow" &
-    local slow=$!
+    get "$1?us=5000000" >"$work/slow" &
+    local slow=$! start=$EPOCHREALTIME
     sleep 0.1
-    answers / "200 OK" "Hello, World!" && kill -0 $slow && wait $slow &&
-        [[ $(status_of <"$work/slow") == "200 OK" && $(tail -n 1 "$work/slow") == slept ]]
+    answers / "200 OK" "Hello, World!" && kill $slow 2>/dev/null && return
+    echo "answered between $start and $EPOCHREALTIME: $(cat "$work/answer" "$work/slow")"
+    return 1
 }
 reads_file() { answers /file "200 OK" read && grep -qx 'X-Bytes: 65536' "$work/answer"; }
 stats() {
@@ -76,10 +79,12 @@ usage() { "$program" --port 80 2>/dev/null; [[ $? == 2 ]]; }
 
 [[ -n $address ]] || echo "FAIL it did not begin to listen"
 check "/" answers / "200 OK" "Hello, World!"
-check "/block" goes_on /block
+check "/block" answers "/block?us=1000" "200 OK" slept
+check "/block beside others" goes_on /block
 check "/block with a bad us" bad_us /block
+check "/nap" answers "/nap?us=1000" "200 OK" slept
 if get /stats | grep -Eq '^assist probe|^feature sleepers yes'; then
-    check "/nap" goes_on /nap
+    check "/nap beside others" goes_on /nap
 else
     echo "skip: /nap beside others: no probe, and /proc does not tell who sleeps"
 fi
