@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// findrunnable: where an M gets its next G from, in the reference's order, and how it goes to sleep
-// without missing one.
+// findrunnable: where an M gets its next G from, in the reference's order (but for steal_stalled),
+// and how it goes to sleep without missing one.
 //
 // Looking for work ("spinning") and being woken for it are two sides of one protocol; both do their
 // own store first, then a full barrier, then look at what the other stores:
@@ -130,6 +130,25 @@ G* steal_work(M* m, bool& new_work) {
         });
     }
     return found;
+}
+
+// Steals from a P that has taken nothing off its queue since m looked last: as likely as not the
+// kernel has given the CPU of its M to somebody else, for milliseconds. (One that runs a long G is
+// no loss either.) That comes before the network, where under load there is always something, so
+// that nobody would come to steal. One P is looked at each time.
+G* steal_stalled(M* m, P* p) {
+    const std::uint32_t n = procs();
+    if (n == 1) return nullptr;
+    // relaxed, both: a hint; runqsteal looks again.
+    const bool stalled =
+        m->stalled && m->stalled != p && m->stalled->runqhead.load(kRelaxed) == m->stalled_head;
+    G* gp = stalled ? runqsteal(p, m->stalled, false) : nullptr;
+    if (!gp) m->stalled = sched.allp[(p->slot + fastrand(m) % (n - 1)) % n];
+    m->stalled_head = m->stalled->runqhead.load(kRelaxed); // relaxed: as above
+    // As after any theft: who looked at one of the two queues before it and at the other one after
+    // has seen none of these.
+    if (gp && !runqempty(p)) wakep();
+    return gp;
 }
 
 // When the first timer of any P is due; 0 for none.
@@ -352,6 +371,7 @@ G* findrunnable(M* m, bool& inherit) {
             if (G* gp = take_global(p, 0)) return gp;
         }
         if (netpoll_any_waiters() && sched.lastpoll.load(kRelaxed) != 0) { // relaxed: a hint
+            if (G* gp = steal_stalled(m, p)) return gp;
             if (G* gp = poll_network()) return gp;
         }
         // At most half as many look as work: the rest would only fight.

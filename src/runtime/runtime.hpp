@@ -274,6 +274,8 @@ struct M {
     P* pair = nullptr;           // whose pair_watcher it is (pair.cpp)
     std::uint32_t pair_seen = 0; // its unwoken at the last look
     std::int64_t pair_ns = 0;    // until the next one
+    P* stalled = nullptr;        // looked at last by steal_stalled, and its runqhead then
+    std::uint32_t stalled_head = 0;
     // Parking (mstart.cpp): nextp is set by who hands over a P; park counts wakes and is the futex.
     alignas(64) std::atomic<P*> nextp{nullptr};
     std::atomic<std::uint32_t> park{0};
