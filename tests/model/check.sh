@@ -6,7 +6,7 @@
 #   check.sh [--quick | --full]
 #
 #   --quick   under 90 s: smaller models, every rule of the first one dropped (make test)
-#             without an option: under 5 min and 4 GB (make model)
+#             without an option: under 8 min and 4 GB (make model)
 #   --full    wider and longer, about half an hour
 #   BUILD     where to build, default build/model
 #
@@ -199,6 +199,7 @@ fi
 
 model=wakep
 understudy="-DTURNS=1 -DUNDERSTUDY"
+theft="-DTURNS=4 -DTHEFT -DNIDLE=2 -DELSEWHERE=0"
 if [ $mode = --quick ]; then
     holds wakes "-DTURNS=2 -DELSEWHERE=0" "no G is forgotten, 2 turns"
     holds wakes2 "$understudy -DELSEWHERE=0" "no G is forgotten, an understudy"
@@ -207,8 +208,10 @@ else
     holds wakes2 "$understudy" "no G is forgotten, an understudy"
     holds wakes3 "-DTURNS=2 -DNIDLE=2" "no G is forgotten, 2 idle Ps"
     holds wakes4 "-DTURNS=1 -DNIDLE=2 -DNM=3" "no G is forgotten, 2 idle Ps, 3 other Ms"
+    holds wakes5 "$theft" "no G is forgotten, one that works steals"
     for rule in $(rules wakep.pml); do
         case $rule in
+        NO_THEFT_WAKE) fails $rule "$theft" ;;
         NO_GIVEN) fails $rule "-DTURNS=2 -DNIDLE=2" ;;
         NO_NEED_VAIN | NO_SYSMON) fails $rule "$understudy" ;;
         *) fails $rule "-DTURNS=3" ;;

@@ -10,7 +10,8 @@
  * Threads: the owner, which has the P and readies TURNS Gs there, parks for the one it readied or
  * computes on for ever, as it likes; NM other Ms, which share NIDLE idle Ps, sleep, look for work,
  * and watch. An M that takes a G runs it and comes back. ELSEWHERE: so many wakes for other work come
- * at any time, to any M that sleeps. UNDERSTUDY: there is one, with a claim that is in vain.
+ * at any time, to any M that sleeps. UNDERSTUDY: there is one, with a claim that is in vain. THEFT:
+ * once, an M that works and has never looked takes Gs from the P to its own (steal_stalled).
  *
  * One step (atomic) is what the machine makes one. Whatever orders something here is a locked
  * instruction or comes after one (seq_cst in the code), so there are no store buffers.
@@ -43,6 +44,9 @@ byte watcher; /* 0, or the M */
 byte nmspinning, npidle = NIDLE, elsewhere = ELSEWHERE;
 bool needspinning;
 bool computes; /* the owner, for ever */
+/* on the thief's P; it has been there; it computes for ever */
+byte own;
+bool stole, thief_computes;
 /* by M: asleep; given a P, to look for work or for something else */
 #define LOOK 1
 #define ELSE 2
@@ -180,9 +184,7 @@ inline end_pair(looks) {
     found = false
 }
 
-/* one pass over the P's queue, of an M that has a P and looks for work */
-inline steal() {
-    got = false;
+inline steal_from_p() {
     if
     :: atomic { ring > 0 -> ring--; got = true }
     :: ring == 0 && !runnext
@@ -213,10 +215,20 @@ inline steal() {
     fi
 }
 
-/* the last look of an M that ceases to look: passes over a P that somebody watches. NO_MARK: over any
- * that has but one G. */
-inline any_work() {
-    found = !empty;
+/* one pass over the Ps' queues, of an M that has a P and looks for work */
+inline steal() {
+    got = false;
+    if
+#ifdef THEFT
+    :: atomic { own > 0 -> own--; got = true }
+    :: own == 0 -> steal_from_p()
+#else
+    :: steal_from_p()
+#endif
+    fi
+}
+
+inline any_work_of_p() {
     if
     :: found ->
 #ifdef NO_MARK
@@ -229,6 +241,16 @@ inline any_work() {
         :: else
         fi
     :: else
+    fi
+}
+
+/* the last look of an M that ceases to look: passes over a P that somebody watches. NO_MARK: over any
+ * that has but one G. */
+inline any_work() {
+    found = own > 0;
+    if
+    :: found
+    :: else -> found = !empty; any_work_of_p()
     fi
 }
 
@@ -281,6 +303,20 @@ look:
         wakep();
 work:
         skip; /* a G, that ends */
+#ifdef THEFT
+        if
+        :: atomic { !stole && ring > 1 -> ring = ring - 2; own = 1; stole = true };
+#ifndef NO_THEFT_WAKE
+            wakep();
+#endif
+            if
+            :: thief_computes = true; goto end
+            :: atomic { own > 0 -> own-- }
+            :: own == 0
+            fi
+        :: skip
+        fi;
+#endif
         if
         :: atomic { nmspinning == 0 -> nmspinning++; spinning = true; needspinning = false };
             goto look
@@ -352,7 +388,8 @@ proctype Understudy() {
 /* nothing moves: the G of a P whose owner computes for ever must not be waiting */
 proctype Judge() {
     timeout;
-    assert(!(computes && !empty && npidle > 0))
+    assert(!(computes && !empty && npidle > 0));
+    assert(!(thief_computes && own > 0 && npidle > 0))
 }
 
 init {
