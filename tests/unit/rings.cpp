@@ -224,7 +224,8 @@ TEST_CASE("child: a socket that a sleeping thread made" * doctest::skip()) {
         baton::set_max_procs(1);
         bool met = false;
         for (int round = 0; round < 10 && !met; round++) {
-            auto [one, other] = baton::Conn::pair();
+            auto ends = baton::Conn::pair();
+            baton::Conn &one = ends.first, &other = ends.second;
             std::atomic<bool> reads = false, got = false;
             baton::WaitGroup wg;
             wg.go([&] {
