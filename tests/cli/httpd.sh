@@ -4,24 +4,14 @@
 # The example server, on one processor: what each route answers, and that one request's block is
 # not another's.
 set -u
+. "$(dirname "$0")/../support/cli.sh"
 program=${BUILD:-build}/examples/httpd
 work=$(mktemp -d)
 : >"$work/out"
 trap 'kill "$server" 2>/dev/null; rm -rf "$work"' EXIT
 BATON_MAXPROCS=1 "$program" --stats-json >"$work/out" 2>"$work/err" &
 server=$!
-address=
-for ((i = 0; i < 100; i++)); do
-    address=$(sed -n 's/^listening on //p' "$work/out")
-    [[ -n $address ]] && break
-    sleep 0.1
-done
-
-check() {
-    local name=$1
-    shift
-    if "$@"; then echo "ok $name"; else echo "FAIL $name"; fi
-}
+await_address "$work/out"
 
 # What comes back for the bytes of $1, on one connection.
 talk() {
@@ -77,7 +67,6 @@ sys.exit(not (stats["assist"] and stats["handoffs"] > 0 and stats["threads"] > 0
 }
 usage() { "$program" --port 80 2>/dev/null; [[ $? == 2 ]]; }
 
-[[ -n $address ]] || echo "FAIL it did not begin to listen"
 check "/" answers / "200 OK" "Hello, World!"
 check "/block" answers "/block?us=1000" "200 OK" slept
 check "/block beside others" goes_on /block

@@ -4,18 +4,13 @@
 # make install, and then the README's first program as its readers build it: by pkg-config.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
+. tests/support/cli.sh
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 export PKG_CONFIG_SYSROOT_DIR=$work PKG_CONFIG_PATH=$work/opt/baton/lib/pkgconfig
 lib=$work/opt/baton/lib
 cxx=${CXX:-g++}
 version=$(sed -n 's/^VERSION := //p' Makefile)
-
-check() {
-    local name=$1
-    shift
-    if "$@"; then echo "ok $name"; else echo "FAIL $name"; fi
-}
 
 installs() {
     make -s BUILD="${BUILD:-build}" DESTDIR="$work" PREFIX=/opt/baton install >"$work/log" 2>&1 ||

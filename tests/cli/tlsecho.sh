@@ -3,6 +3,7 @@
 #
 # TLS over baton's connections: with OpenSSL's own client, and with 200 of the example's.
 set -u
+. "$(dirname "$0")/../support/cli.sh"
 program=${BUILD:-build}/examples/tlsecho
 if [[ ! -x $program ]]; then
     echo "skip: $program is not built: no libssl-dev"
@@ -12,18 +13,7 @@ out=$(mktemp)
 trap 'kill "$server" 2>/dev/null; rm -f "$out"' EXIT
 "$program" --listen 127.0.0.1:0 >"$out" &
 server=$!
-address=
-for ((i = 0; i < 100; i++)); do
-    address=$(sed -n 's/^listening on //p' "$out")
-    [[ -n $address ]] && break
-    sleep 0.1
-done
-
-check() {
-    local name=$1
-    shift
-    if "$@"; then echo "ok $name"; else echo "FAIL $name"; fi
-}
+await_address "$out"
 
 own_client() {
     # s_client ends at once when its input does: the answer is to be there by then.
@@ -33,7 +23,6 @@ own_client() {
 }
 many() { timeout 60 "$program" --connect "$address" --clients 200; }
 
-[[ -n $address ]] || echo "FAIL it did not begin to listen"
 if command -v openssl >/dev/null; then
     check "openssl s_client gets its line back" own_client
 else
