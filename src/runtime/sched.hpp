@@ -120,7 +120,7 @@ struct Sched {
     std::uint32_t mslots = 0; // slots ever used
     std::uint32_t mfree = 0;  // slots of Ms that left, chained by idlelink
     std::atomic<std::uint32_t> mcount{0};
-    std::atomic<std::uint32_t> mthere{0}; // of mcount, those whose thread has begun
+    std::atomic<std::uint32_t> mthere{0}; // of these, those whose thread has begun; none refused
     std::atomic<std::uint32_t> mpeak{0};
     std::atomic<std::uint32_t> midle{0}; // from just before an M is on an idle list to just after
     std::atomic<std::uint32_t> mborn{0}; // made, and not yet on an idle list

@@ -51,6 +51,11 @@ bool works() {
     });
 }
 
+void still_works() {
+    CHECK(works());
+    reached();
+}
+
 /// What `variables` have a child say: of the tier no more than this, and nothing else.
 void check_tier(const char* title, const Strings& variables, const std::string& line) {
     const Child child = run_child(title, variables);
@@ -95,10 +100,7 @@ void without_bpffs() {
 
 } // namespace
 
-TEST_CASE("child: works" * doctest::skip()) {
-    CHECK(works());
-    reached();
-}
+TEST_CASE("child: works" * doctest::skip()) { still_works(); }
 TEST_CASE("child: works and so does a forked child" * doctest::skip()) {
     CHECK(works());
     const pid_t pid = ::fork();
@@ -147,25 +149,21 @@ TEST_CASE("lacks: nothing is said of the best there is; without understudies tha
 
 TEST_CASE("child: SCHED_IDLE is refused" * doctest::skip()) {
     refuse(SYS_sched_setscheduler, EPERM);
-    CHECK(works());
-    reached();
+    still_works();
 }
 TEST_CASE("child: bpf is refused" * doctest::skip()) {
     refuse(SYS_bpf, EPERM);
-    CHECK(works());
-    reached();
+    still_works();
 }
 TEST_CASE("child: few descriptors" * doctest::skip()) {
     const int next = ::open("/", O_RDONLY | O_CLOEXEC);
     ::close(next);
     limit(RLIMIT_NOFILE, static_cast<rlim_t>(next) + 8);
-    CHECK(works());
-    reached();
+    still_works();
 }
 TEST_CASE("child: no capabilities" * doctest::skip()) {
     REQUIRE(drop_root());
-    CHECK(works());
-    reached();
+    still_works();
 }
 
 // Two starts, of which the first fails with the reason known.
@@ -174,8 +172,7 @@ TEST_CASE("child: no capabilities and at first no M" * doctest::skip()) {
     limit(RLIMIT_NPROC, 3); // this one, sysmon, the template
     CHECK_THROWS_AS(baton::run([] {}), std::system_error);
     limit(RLIMIT_NPROC, RLIM_INFINITY);
-    CHECK(works());
-    reached();
+    still_works();
 }
 
 TEST_CASE("lacks: whatever is refused, the line names the cure") {
@@ -240,8 +237,7 @@ TEST_CASE("child: no kernel types" * doctest::skip()) {
     REQUIRE(own_mounts());
     REQUIRE(::mount("none", "/sys/kernel/btf", "tmpfs", 0, nullptr) == 0);
     REQUIRE(::access(kBtf, F_OK) != 0);
-    CHECK(works());
-    reached();
+    still_works();
 }
 TEST_CASE("child: no bpffs but the right to mount one" * doctest::skip()) {
     without_bpffs();
@@ -315,13 +311,11 @@ TEST_CASE("lacks: CAP_BPF and CAP_PERFMON are all that the probe takes") {
 
 TEST_CASE("child: no membarrier" * doctest::skip()) {
     refuse(SYS_membarrier, ENOSYS);
-    CHECK(works());
-    reached();
+    still_works();
 }
 TEST_CASE("child: no rseq" * doctest::skip()) {
     refuse(SYS_rseq, ENOSYS);
-    CHECK(works());
-    reached();
+    still_works();
 }
 
 TEST_CASE("lacks: without rseq one line says what that costs, but not to who asked for it") {
